@@ -1,0 +1,206 @@
+"""The commands that write: ingest, rebuild, export, quarantine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from store.clock import system_clock
+from store.engine import masked, open_reader, open_writer, parse_url
+from store.errors import SourceError
+from store.options import described, json_option, realm_option, store_option
+
+
+@click.command(
+    "ingest",
+    **described(
+        "Take recorded evidence into the store: lifecycle events in any envelope (NDJSON, concatenated"
+        " objects, arrays, gzip, SQS, SNS, Lambda, Kinesis), or thingline's own recordings. PATH may be a"
+        " folder; - is standard input. Doing it again changes nothing. What cannot be read goes to quarantine.",
+        "thingline ingest events.ndjson.gz",
+        "thingline ingest firehose/2026/11/",
+        "aws s3 cp s3://bucket/key - | thingline ingest -",
+    ),
+)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@store_option
+@realm_option
+@json_option
+def ingest(paths: tuple[str, ...], url: str | None, realm: str, as_json: bool) -> int:
+    from ingest.files import ingest_file, named
+    from ingest.writer import Counts, Writer
+
+    files = named(paths)
+    total = Counts()
+    faults: list[str] = []
+    place = parse_url(url)
+    shown = _Progress(files)
+    with open_writer(place) as store, Writer(store, realm=realm) as writer:
+        for path in files:
+            counts, fault = ingest_file(path, writer, clock=system_clock, progress=shown.update)
+            shown.done(path)
+            total.add(counts)
+            if fault is not None:
+                faults.append(f"{path}: {fault}")
+    shown.end()
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"store": masked(place), **{n: getattr(total, n) for n in total.__slots__}}))
+    else:
+        click.echo(
+            f"{total.read:,} records: {total.events:,} events, {total.stored:,} new, {total.duplicates:,}"
+            f" duplicates, {total.corrections:,} late corrections, {total.ignored:,} ignored (they change no"
+            f" state), {total.quarantined:,} quarantined"
+        )
+        click.echo(f"store: {masked(place)}", err=True)
+    if faults:
+        raise SourceError("; ".join(faults))
+    return 0
+
+
+class _Progress:
+    """What a person sees of long work, on a terminal only."""
+
+    def __init__(self, files: list[str]) -> None:
+        sizes = [Path(path).stat().st_size for path in files if path != "-" and Path(path).is_file()]
+        self._total = sum(sizes) if len(sizes) == len(files) else 0
+        self._before = 0
+        self._shown = sys.stderr.isatty()
+
+    def update(self, read: int, counts: Any) -> None:
+        if self._shown:
+            share = f"{100 * (self._before + read) // self._total}% " if self._total else ""
+            click.echo(f"\r{share}{counts.read:,} records\x1b[K", nl=False, err=True)
+
+    def done(self, path: str) -> None:
+        if path != "-" and Path(path).is_file():
+            self._before += Path(path).stat().st_size
+
+    def end(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+@click.command(
+    "rebuild",
+    **described(
+        "Derive every session and transition again from the evidence, superseded rows included, and say what"
+        " differed. On a sound store nothing does.",
+        "thingline rebuild",
+    ),
+)
+@store_option
+@json_option
+def rebuild(url: str | None, as_json: bool) -> int:
+    from ingest.rebuild import rebuild_store
+
+    with open_writer(parse_url(url)) as store:
+        report = rebuild_store(store)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(report.as_json()))
+    else:
+        click.echo(
+            f"{report.clients:,} clients, {report.transitions:,} transitions derived again;"
+            f" {len(report.differing):,} clients differed"
+        )
+        for client_id in report.differing[:20]:
+            click.echo(f"  {client_id!r} was mended")
+    return 0
+
+
+@click.group("export", help="Write what the store holds in a form that `thingline ingest` takes back.")
+def export() -> None:
+    pass
+
+
+@click.command(
+    "evidence",
+    **described(
+        "Write all evidence as a recording, in the order in which it was learned; `thingline ingest` restores"
+        " it, moments of learning included.",
+        "thingline export evidence > evidence.ndjson",
+        "thingline export evidence | thingline ingest --store copy.db -",
+    ),
+)
+@store_option
+def export_evidence(url: str | None) -> int:
+    from ingest.export import recording
+
+    out = sys.stdout.buffer
+    with open_reader(parse_url(url)) as store:
+        for line in recording(store):
+            out.write(line)
+    out.flush()
+    return 0
+
+
+@click.group("quarantine", help="What could not be read, kept with its reason, source and position.")
+def quarantine() -> None:
+    pass
+
+
+@click.command("list", **described("List what is in quarantine.", "thingline quarantine list --json"))
+@store_option
+@json_option
+def quarantine_list(url: str | None, as_json: bool) -> int:
+    import json
+
+    from ingest.quarantine import listed
+
+    with open_reader(parse_url(url)) as store:
+        found = listed(store)
+        for one in found:
+            if as_json:
+                click.echo(json.dumps(one))
+            else:
+                click.echo(
+                    f"{one['id']:>6}  {one['reason']:<20}  {one['length']:>9,} B  at {one['position']}"
+                    f" of {one['source']!r}  {one['detail']}" + ("  (replayed)" if one["replayedAt"] else "")
+                )
+    if not found:
+        click.echo("the quarantine is empty", err=True)
+    return 0
+
+
+@click.command("show", **described("Print the first 64 KiB of one.", "thingline quarantine show 1"))
+@click.argument("number", type=int)
+@store_option
+def quarantine_show(number: int, url: str | None) -> int:
+    from ingest.quarantine import head_of
+
+    with open_reader(parse_url(url)) as store:
+        sys.stdout.buffer.write(head_of(store, number))
+    return 0
+
+
+@click.command(
+    "replay",
+    **described(
+        "Try again what is in quarantine, after an upgrade that reads it. Only what is kept whole (64 KiB"
+        " at most) can be tried; what is read leaves the quarantine.",
+        "thingline quarantine replay",
+    ),
+)
+@store_option
+@realm_option
+def quarantine_replay(url: str | None, realm: str) -> int:
+    from ingest.quarantine import replay
+    from ingest.writer import Writer
+
+    with open_writer(parse_url(url)) as store, Writer(store, realm=realm) as writer:
+        tried, read, counts = replay(store, writer, clock=system_clock)
+    click.echo(f"{tried:,} tried, {read:,} read, {counts.stored:,} new pieces of evidence")
+    return 0
+
+
+export.add_command(export_evidence)
+for _command in (quarantine_list, quarantine_show, quarantine_replay):
+    quarantine.add_command(_command)
+
+COMMANDS = (ingest, rebuild, export, quarantine)

@@ -1,0 +1,87 @@
+"""Recorded evidence from files, folders and standard input, into the store, in constant memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from ingest.decode import decode_stream
+from ingest.writer import Counts, Writer
+from store.clock import Clock
+from store.errors import SourceError
+from store.model import Learned, Rejected
+
+Record = Learned | Rejected
+
+BATCH = 20_000  # records a transaction
+_CHUNK = 1 << 20
+
+# A source that ends in one of these was cut short or damaged: what came before is kept, and we say so.
+BROKEN = frozenset({"truncated-gzip", "corrupt-gzip", "truncated-array"})
+
+
+def named(paths: Sequence[str]) -> list[str]:
+    """List the files that the paths name, folders walked in order. Raises SourceError for what is not there."""
+    files: list[str] = []
+    for path in paths:
+        if path != "-" and Path(path).is_dir():
+            files += sorted(str(inside) for inside in Path(path).rglob("*") if inside.is_file())
+        elif path != "-" and not Path(path).exists():
+            raise SourceError(f"There is no file {path}.")
+        else:
+            files.append(path)
+    if not files:
+        raise SourceError("There is no file in that folder.")
+    return files
+
+
+def chunks(source: BinaryIO, seen: Callable[[int], None] = lambda count: None) -> Iterator[bytes]:
+    """Read a stream piece by piece; tells `seen` how many bytes each had."""
+    while piece := source.read(_CHUNK):
+        seen(len(piece))
+        yield piece
+
+
+def ingest_file(
+    path: str, writer: Writer, *, clock: Clock, progress: Callable[[int, Counts], None]
+) -> tuple[Counts, str | None]:
+    """Ingest one file (`-`: standard input), a transaction a batch.
+
+    Gives what became of it, and what is wrong with it as a whole, if anything. `progress` is told the bytes
+    read so far and the counts after every batch. Raises SourceError where it cannot be opened or read.
+    """
+    total = Counts()
+    read = 0
+
+    def count(piece: int) -> None:
+        nonlocal read
+        read += piece
+
+    broken: str | None = None
+    name = "stdin" if path == "-" else path
+    try:
+        source = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115 - closed below
+        with source:
+            records = decode_stream(chunks(source, count), now=clock)
+            for batch in _batches(records):
+                total.add(writer.write(batch, source=name))
+                progress(read, total)
+                for record in batch:
+                    if isinstance(record, Rejected) and record.reason in BROKEN:
+                        broken = record.detail
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read: {error.strerror or error}.") from error
+    if read == 0:
+        broken = "it is empty"
+    elif total.read and total.read == total.quarantined and broken is None:
+        broken = "nothing in it could be read as evidence; see `thingline quarantine list`"
+    return total, broken
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    iterator = iter(records)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch

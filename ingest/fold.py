@@ -1,0 +1,390 @@
+"""Fold new evidence of one client into its timeline without reading its history.
+
+The rules are those of ingest/reduce.py; this module decides only which window of sessions to show them. It
+reduces that window twice, as it was and as it is now: what stands in one timeline and not in the other is
+what changed. Rows near an edge where the history goes on are wrong in both, and equal, so they cancel; a
+difference that reaches such an edge widens the window. Never touches a database itself: what a window needs
+beyond the client's tail comes through the `History` that the caller hands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from ingest.reduce import (
+    CONNECT_RULES,
+    SKEW_MS,
+    Placed,
+    identity,
+    link,
+    merge,
+    reduce_sessions,
+    session_of,
+    stamp_of,
+)
+from store.model import HOUR_MS, Event, Kind, Session, Transition
+
+Identity = tuple[str, int, int]
+
+BESIDE = 3  # sessions to show on either side of what changed, at first
+TAIL = 4  # sessions to keep in memory a client, at least; and all within 2 SKEW of its newest
+STRAY_TAIL = 32  # ... of a client whose evidence lacks session ids
+_EVER_MS = 1 << 62  # later than every stamp
+_APART_MS = HOUR_MS  # changes further apart than this are folded one by one
+
+
+class Window(NamedTuple):
+    """A run of one client's sessions, and whether its history goes on beyond either edge."""
+
+    rows: list[Session]
+    opens_left: bool
+    opens_right: bool
+
+
+class History(Protocol):
+    """What a fold may ask of the store about one client."""
+
+    def find(self, client_no: int, key: Identity) -> Session | None:
+        """Give the session that bears this identity."""
+
+    def window(self, client_no: int, from_ms: int, to_ms: int, beside: int) -> Window:
+        """Give all sessions stamped in `[from_ms, to_ms]`, and up to `beside` more on either side."""
+
+    def save(self, client_no: int, sessions: dict[Identity, Session]) -> None:
+        """Make these sessions part of what `find` and `window` see."""
+
+
+class Row(NamedTuple):
+    """A transition with its place among those of the same instant."""
+
+    at_ms: int
+    seq: int
+    transition: Transition
+
+
+@dataclass(slots=True)
+class Client:
+    """What a writer keeps in mind of one client: the end of its history."""
+
+    client_no: int
+    tail: dict[Identity, Session] = field(default_factory=dict)
+    opens_left: bool = False  # the tail is not the whole history
+    newest_ms: int = -1  # largest stamp of a session in the tail
+    first_ms: int | None = None
+    has_strays: bool = False
+    last_known_at: int | None = None
+
+
+@dataclass(slots=True)
+class Folded:
+    """What one step changed: rows taken out of the timeline, rows put in, and sessions to save."""
+
+    removed: list[Row] = field(default_factory=list)
+    added: list[Row] = field(default_factory=list)
+    sessions: dict[Identity, Session] = field(default_factory=dict)
+    conflicts: int = 0  # copies that disagreed with what was held
+    late: bool = False  # it needed more than the tail
+
+
+def fold(client: Client, events: Iterable[Event], history: History) -> Folded:
+    """Fold one step of evidence (equal known_at) into the client; updates `client`, returns the changes."""
+    folded = Folded()
+    changes: dict[Identity, tuple[Session | None, Session]] = {}
+    first_ms = client.first_ms
+    for event in events:
+        if first_ms is None or event.at_ms < first_ms:
+            first_ms = event.at_ms
+        if event.kind > Kind.DISCONNECTED:
+            continue
+        row = session_of(event)
+        key = identity(row)
+        held: Session | None
+        if key in changes:
+            before, held = changes[key]
+        else:
+            held = client.tail.get(key)
+            if held is None and client.opens_left:
+                held = history.find(client.client_no, key)
+            before = held
+        merged = row if held is None else merge(held, row)
+        if held is not None:
+            folded.conflicts += _disagrees(held, row)
+        if merged == held:
+            continue
+        changes[key] = (before, merged)
+        if not row.session_id:
+            client.has_strays = True
+    if not changes and first_ms == client.first_ms:
+        return folded
+    if len(changes) == 1 and first_ms == client.first_ms and not client.has_strays:
+        ((key, (before, after)),) = changes.items()
+        if _append(client, key, before, after, folded):
+            return folded
+    for span in _spans(changes, client, first_ms):
+        _fold_span(client, span, history, folded, first_ms)
+        client.first_ms = first_ms  # the earliest span, folded first, is the one that it concerns
+    return folded
+
+
+def _disagrees(held: Session, row: Session) -> bool:
+    """Tell whether a copy contradicts what is held, rather than completing it."""
+    return any(a is not None and b is not None and a != b for a, b in zip(held[1:], row[1:], strict=True))
+
+
+# --- At the end of the history ------------------------------------------------------------------------------
+
+
+def _append(client: Client, key: Identity, before: Session | None, after: Session, folded: Folded) -> bool:
+    """Take the common case at the cost of one link: a new newest session, or the newest one's disconnect.
+
+    Returns False, with nothing changed, where the event is not of that kind.
+    """
+    last = max(client.tail.values(), key=stamp_of, default=None)
+    if last is None or last.connect_ms is None or not _follows(last, client.tail):
+        return False
+    if before is None:
+        if (
+            after.connect_ms is None
+            or after.connect_ms <= client.newest_ms
+            or not _follows(after, client.tail)
+        ):
+            return False
+        now = _alone(after)
+        old_end = link(_alone(last), None)
+        new_end = link(_alone(last), now) + link(now, None)
+    else:
+        if before is not last or before[:3] != after[:3]:
+            return False
+        old_end = link(_alone(before), None)
+        new_end = link(_alone(after), None)
+    start_ms = stamp_of(last)
+    if any(row.at_ms <= start_ms for row in (*old_end, *new_end)):
+        return False  # an instant shared with the row before: its seq is for the window to count
+    folded.removed, folded.added = _differences(_keyed(old_end), _keyed(new_end))
+    folded.sessions[key] = client.tail[key] = after
+    client.newest_ms = max(client.newest_ms, stamp_of(after))
+    _trim(client)
+    return True
+
+
+def _follows(session: Session, tail: dict[Identity, Session]) -> bool:
+    """Tell whether a session no older than the tail comes last in session order, at its own stamp."""
+    stamp_ms = stamp_of(session)
+    for other in tail.values():
+        if stamp_ms - stamp_of(other) <= SKEW_MS and other.session_id != session.session_id:
+            if session.version is None or other.version is None or other.version > session.version:
+                return False
+            if stamp_of(other) == stamp_ms:
+                return False
+    return True
+
+
+def _alone(session: Session) -> Placed:
+    """Place a session that no neighbour moves."""
+    start_ms = stamp_of(session)
+    end_ms = None if session.disconnect_ms is None else max(session.disconnect_ms, start_ms)
+    return Placed(session, start_ms, end_ms)
+
+
+def _trim(client: Client) -> None:
+    keep = STRAY_TAIL if client.has_strays else TAIL
+    if len(client.tail) < 2 * keep:
+        return
+    ranked = sorted(client.tail.items(), key=lambda item: stamp_of(item[1]))
+    floor_ms = client.newest_ms - 3 * SKEW_MS
+    cut = 0
+    while len(ranked) - cut > keep and stamp_of(ranked[cut][1]) < floor_ms:
+        cut += 1
+    # Sessions of one stamp stay together, so that "older than the tail" is a question of the stamp alone.
+    while cut and stamp_of(ranked[cut - 1][1]) == stamp_of(ranked[cut][1]):
+        cut -= 1
+    if cut:
+        client.tail = dict(ranked[cut:])
+        client.opens_left = True
+
+
+# --- Anywhere -----------------------------------------------------------------------------------------------
+
+
+class _Span(NamedTuple):
+    """Changes that are folded together, and the stamps that they touch."""
+
+    from_ms: int
+    to_ms: int
+    changes: dict[Identity, tuple[Session | None, Session]]
+
+
+def _spans(
+    changes: dict[Identity, tuple[Session | None, Session]], client: Client, first_ms: int | None
+) -> list[_Span]:
+    spans: list[_Span] = []
+    if first_ms is not None and first_ms != client.first_ms:
+        spans.append(_Span(first_ms, first_ms if client.first_ms is None else client.first_ms, {}))
+    for key, (before, after) in changes.items():
+        stamps = [stamp_of(after)]
+        if before is not None:
+            stamps.append(stamp_of(before))
+        if client.has_strays:
+            stamps += [s for s in (after.connect_ms, after.disconnect_ms) if s is not None]
+            if before is not None and before.disconnect_ms is not None:
+                stamps.append(before.disconnect_ms)
+        spans.append(_Span(min(stamps), max(stamps), {key: (before, after)}))
+    spans.sort(key=lambda span: span[:2])
+    joined: list[_Span] = []
+    for span in spans:
+        if joined and span.from_ms - joined[-1].to_ms <= _APART_MS:
+            last = joined.pop()
+            joined.append(_Span(last.from_ms, max(last.to_ms, span.to_ms), {**last.changes, **span.changes}))
+        else:
+            joined.append(span)
+    return joined
+
+
+def _fold_span(client: Client, span: _Span, history: History, folded: Folded, first_ms: int | None) -> None:
+    # A disconnect without session id belongs to a connect however far before it: all that follows is shown.
+    from_ms, to_ms = span.from_ms - 2 * SKEW_MS, _EVER_MS if client.has_strays else span.to_ms + 2 * SKEW_MS
+    beside = BESIDE
+    window = Window(sorted(client.tail.values(), key=stamp_of), client.opens_left, False)
+    inside_tail = not window.opens_left or (bool(window.rows) and from_ms > stamp_of(window.rows[0]))
+    if not inside_tail:
+        folded.late = True
+        history.save(client.client_no, folded.sessions)
+        window = history.window(client.client_no, from_ms, to_ms, beside)
+    while True:
+        old_timeline, new_timeline = _both(window, span, client.first_ms, first_ms)
+        removed, added = _differences(old_timeline, new_timeline)
+        changed = [*removed, *added]
+        if _settled(window, span, old_timeline, new_timeline, changed) and (
+            not client.has_strays or _partners_shown(window, span, changed)
+        ):
+            break
+        folded.late = True
+        beside *= 4
+        history.save(client.client_no, folded.sessions)
+        window = history.window(client.client_no, from_ms, to_ms, beside)
+    _net(folded, removed, added)
+    _keep(client, span, folded)
+
+
+def _both(
+    window: Window, span: _Span, old_first_ms: int | None, new_first_ms: int | None
+) -> tuple[list[Row], list[Row]]:
+    before, after = _shown(window, span)
+    if window.opens_left:
+        old_first_ms = new_first_ms = None
+    return (
+        _keyed(reduce_sessions(before, old_first_ms)),
+        _keyed(reduce_sessions(after, new_first_ms)),
+    )
+
+
+def _shown(window: Window, span: _Span) -> tuple[list[Session], list[Session]]:
+    """List the sessions of the window as they were, and as they are now."""
+    before = {identity(row): row for row in window.rows}
+    after = dict(before)
+    for key, (held, merged) in span.changes.items():
+        if held is not None:
+            before[key] = held
+        after[key] = merged
+    return list(before.values()), list(after.values())
+
+
+def _keyed(timeline: list[Transition]) -> list[Row]:
+    rows: list[Row] = []
+    at_ms, seq = None, 0
+    for transition in timeline:
+        seq = seq + 1 if transition.at_ms == at_ms else 0
+        at_ms = transition.at_ms
+        rows.append(Row(at_ms, seq, transition))
+    return rows
+
+
+def _differences(old: list[Row], new: list[Row]) -> tuple[list[Row], list[Row]]:
+    old_set, new_set = set(old), set(new)
+    return [row for row in old if row not in new_set], [row for row in new if row not in old_set]
+
+
+def _settled(window: Window, span: _Span, old: list[Row], new: list[Row], changed: list[Row]) -> bool:
+    """Tell whether the window is wide enough: two connects stand between any difference and an open edge."""
+    stamps = [row.connect_ms for row in window.rows if row.connect_ms is not None]
+    if window.opens_left:
+        if sum(stamp < span.from_ms for stamp in stamps) < 2:
+            return False
+        low = max(_starts(old)[1], _starts(new)[1])
+        if any(row.at_ms <= low for row in changed):
+            return False
+    if window.opens_right:
+        if sum(stamp > span.to_ms for stamp in stamps) < 2:
+            return False
+        high = min(_starts(old)[-2], _starts(new)[-2])
+        if any(row.at_ms >= high for row in changed):
+            return False
+    return True
+
+
+def _starts(timeline: list[Row]) -> list[int]:
+    """List where the sessions of a timeline start: each with a connect has one such row."""
+    return [row.at_ms for row in timeline if row.transition.rule in CONNECT_RULES]
+
+
+def _partners_shown(window: Window, span: _Span, changed: list[Row]) -> bool:
+    """Tell whether disconnects near a difference have in the window the connects that they could join.
+
+    Asked of clients with evidence without session ids. The window then ends with the history, so that only
+    what lies before it can be missing: the connect of a disconnect's version, or another disconnect that
+    takes it first, which is stamped at most SKEW before it.
+    """
+    if window.opens_right:
+        return False
+    if not window.opens_left:
+        return True
+    edge_ms = min(stamp_of(row) for row in window.rows) + SKEW_MS
+    from_ms = min([span.from_ms, *(row.at_ms for row in changed)])
+    for rows in _shown(window, span):
+        connects: dict[int, int] = {}  # the earliest of each version that is surely known in full
+        stamps = []
+        for row in rows:
+            if row.connect_ms is not None:
+                stamps.append(row.connect_ms)
+                if row.version is not None and row.connect_ms > edge_ms:
+                    connects[row.version] = min(row.connect_ms, connects.get(row.version, row.connect_ms))
+        earlier = sorted(stamp for stamp in stamps if stamp < from_ms)
+        if len(earlier) < 2 or earlier[-2] <= edge_ms:
+            return False
+        near_ms = earlier[-2] - 2 * SKEW_MS
+        for row in rows:
+            if row.connect_ms is None and row.disconnect_ms is not None and row.disconnect_ms >= near_ms:
+                if (
+                    row.version is not None
+                    and connects.get(row.version, _EVER_MS) > row.disconnect_ms + SKEW_MS
+                ):
+                    return False
+    return True
+
+
+def _net(folded: Folded, removed: list[Row], added: list[Row]) -> None:
+    """Add differences to those of the same step; a row put in and taken out again never was."""
+    for row in removed:
+        if row in folded.added:
+            folded.added.remove(row)
+        else:
+            folded.removed.append(row)
+    for row in added:
+        if row in folded.removed:
+            folded.removed.remove(row)
+        else:
+            folded.added.append(row)
+
+
+def _keep(client: Client, span: _Span, folded: Folded) -> None:
+    oldest_ms = min((stamp_of(row) for row in client.tail.values()), default=-1)
+    for key, (_, after) in span.changes.items():
+        folded.sessions[key] = after
+        if not client.opens_left or stamp_of(after) >= oldest_ms:
+            client.tail[key] = after
+            client.newest_ms = max(client.newest_ms, stamp_of(after))
+        else:
+            client.tail.pop(key, None)
+    _trim(client)

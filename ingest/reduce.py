@@ -1,0 +1,528 @@
+"""Evidence of one client in, its timeline out. Every rule that decides a state stands in this file.
+
+Theory of operation
+===================
+
+AWS tells of connections, not of states: a *session* begins with a connect event and ends with a disconnect
+event, both bearing its id and its version. Events are lost, doubled and reordered, and their stamps are
+approximations. Five steps lead from them to the answer that the API would have given at any instant; each
+depends on content only, never on the order of arrival.
+
+  merge   All copies of a session's evidence are one row: of each member the smallest value that a copy
+          gives, missing counting as largest. A minimum commutes and repeats without effect, which is what
+          makes the whole order-free and idempotent.                                       -> `merge`
+  group   Evidence without a session id finds its session by version, or by the time it fell in; what is
+          doubtful in that is noted, for it proves nothing.                                -> `group`
+  order   Versions rise within an epoch, and restart after about an hour offline; stamps of one client are
+          wrong by SKEW at most. A session counts as late as the latest session of no higher version within
+          SKEW after it. Sorting by that is total, and needs no sight of a reset.          -> `in_order`
+  place   Timelines ascend though stamps may not. A connect takes effect no earlier than the connects
+          before it in the order; AWS's own stamp stays in `timestamp_ms`.                 -> `place`
+  link    What happens from the start of one session to the start of the next is decided by those two
+          alone, in one function, so that a timeline is the links of its neighbours laid end to end, and an
+          event at the end of it costs one link.                                           -> `link`
+
+`link` is this table (a, b: neighbours in the order; d: a's disconnect, where it is placed):
+
+  a's disconnect                      | what follows                                | rule of the row
+  ------------------------------------+---------------------------------------------+--------------------
+  before b, ordinary reason           | disconnected at d                           | disconnect
+  ... and a's connect was lost        | the former state up to d, disconnected at d | connect-lost
+  before b, DUPLICATE_CLIENTID,       | a runs on to b                              | (none)
+    b consecutive or within SKEW      |                                             |
+  before b, DUPLICATE_CLIENTID, else  | connected at d, its timestamp not known     | takeover-unseen
+  not before b                        | taken over: a runs on to b                  | (b's: takeover)
+  lost, b's version did not rise      | disconnected an hour before b, estimated    | disconnect-lost
+  lost, else                          | a carried on to b, inferred                 | (none)
+
+What a row proves of the time before it: a disconnect, that a was connected since its start; a takeover, the
+same, if b bears the next version (and, of DUPLICATE_CLIENTID, comes within SKEW); a connect after a
+disconnect, that nothing was connected between, if b is consecutive. A session whose halves may not belong
+together (`Doubt`) proves none of the first two, and a disconnect that named no session not the third either.
+
+Before a client's first evidence nothing is said of it; between its first evidence (of any kind) and its first
+transition it is known, and its state is not (rule first-evidence).
+
+This module imports no driver and reads no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from itertools import pairwise
+from typing import NamedTuple
+
+from store.model import (
+    DUPLICATE_CLIENTID,
+    HOUR_MS,
+    MINUTE_MS,
+    Event,
+    Kind,
+    Session,
+    State,
+    Transition,
+)
+
+SKEW_MS = 4 * MINUTE_MS  # two stamps, each up to two minutes wrong (AWS: "an approximation")
+RESET_MS = 45 * MINUTE_MS  # versions restart after about an hour unconnected; less tolerance
+LAG_MS = 10_000  # an index may be this far behind its broker
+
+CONNECTED_REASON = "NONE"  # what the API says of a connected thing
+
+CONNECT_RULES = frozenset({"connect", "takeover"})  # of the one row that each session with a connect has
+
+_CONNECTED, _DISCONNECTED = State.CONNECTED, State.DISCONNECTED
+_VERSIONS = 2**20 - 1  # that evidence without session id is told apart by, beside its kind and stamp
+_LARGEST = "\U0010ffff"  # sorts after every reason: a missing one counts as largest
+
+
+# --- Merge --------------------------------------------------------------------------------------------------
+
+
+def session_of(event: Event) -> Session:
+    """Read a connected or disconnected event as the session that it alone would prove."""
+    if event.kind is Kind.CONNECTED:
+        return Session(event.session_id or "", event.version, event.at_ms, None, None)
+    return Session(event.session_id or "", event.version, None, event.at_ms, event.reason)
+
+
+def identity(session: Session) -> tuple[str, int, int]:
+    """Name what the evidence is merged by: the session id, else kind, millisecond and version of its one half.
+
+    The last two are one number of less than 64 bits, which is what the store has room for. Two versions of one
+    millisecond would have to lie a multiple of _VERSIONS apart to be taken for one.
+    """
+    if session.session_id:
+        return (session.session_id, 0, 0)
+    version = 0 if session.version is None else 1 + session.version % _VERSIONS
+    if session.connect_ms is not None:
+        return ("", Kind.CONNECTED, session.connect_ms * (_VERSIONS + 1) + version)
+    return ("", Kind.DISCONNECTED, (session.disconnect_ms or 0) * (_VERSIONS + 1) + version)
+
+
+def _smallest(a: int | None, b: int | None) -> int | None:
+    if a is None:
+        return b
+    return a if b is None or a <= b else b
+
+
+def merge(a: Session, b: Session) -> Session:
+    """Merge two copies of one session's evidence; commutes, associates, and changes nothing when repeated."""
+    if a.disconnect_ms is None:
+        disconnect_ms, reason = b.disconnect_ms, b.reason
+    elif b.disconnect_ms is None:
+        disconnect_ms, reason = a.disconnect_ms, a.reason
+    else:
+        first = (a.disconnect_ms, a.reason if a.reason is not None else _LARGEST)
+        other = (b.disconnect_ms, b.reason if b.reason is not None else _LARGEST)
+        source = a if first <= other else b
+        disconnect_ms, reason = source.disconnect_ms, source.reason
+    return Session(
+        a.session_id,
+        _smallest(a.version, b.version),
+        _smallest(a.connect_ms, b.connect_ms),
+        disconnect_ms,
+        reason,
+    )
+
+
+def merge_all(events: Iterable[Event]) -> dict[tuple[str, int, int], Session]:
+    """Merge one client's events, in any order, into a row an identity; other kinds are passed over."""
+    rows: dict[tuple[str, int, int], Session] = {}
+    for event in events:
+        if event.kind <= Kind.DISCONNECTED:
+            row = session_of(event)
+            key = identity(row)
+            held = rows.get(key)
+            rows[key] = row if held is None else merge(held, row)
+    return rows
+
+
+# --- Group --------------------------------------------------------------------------------------------------
+
+
+class Doubt(Enum):
+    """What speaks against a session's disconnect being its own."""
+
+    RESET = "the version alone joins it to the connect, and a reset may lie between"
+    BARE = "it names no session, by neither id nor version"
+
+
+Doubts = dict[Session, Doubt]
+
+
+def group(rows: Sequence[Session]) -> tuple[list[Session], Doubts]:
+    """Give evidence without a session id to the session that it belongs to. `rows` in any order.
+
+    A copy (same kind, same millisecond, no other version) of a half that bears an id joins it. A connect
+    without id takes the id of a disconnect that has one, and a version, and no connect: it is the latest
+    connect of that version stamped at most SKEW after it. A disconnect with only a version joins the latest
+    such connect. One without either ends the session that is current just before its stamp, unless its reason
+    is DUPLICATE_CLIENTID. What finds nothing stands alone.
+
+    The doubts name the sessions given back whose halves may not belong together, or whose end named none.
+    """
+    doubts: Doubts = {}
+    if all(row.session_id for row in rows):
+        return list(rows), doubts
+    grouped, strays = _join_copies(rows)
+    grouped = _name_connects(grouped, doubts)
+    grouped = _join_by_version(grouped, [row for row in strays if row.version is not None], doubts)
+    unnumbered = [row for row in strays if row.version is None and row.reason != DUPLICATE_CLIENTID]
+    for stray in sorted(unnumbered, key=lambda row: row.disconnect_ms or 0):
+        grouped = _end_current(grouped, stray, doubts)
+    return grouped, doubts
+
+
+def _join_copies(rows: Sequence[Session]) -> tuple[list[Session], list[Session]]:
+    """Return the sessions known so far, and the disconnects without id that no session claims as a copy."""
+    held = {row.session_id: row for row in rows if row.session_id}
+    halves: dict[tuple[bool, int], list[Session]] = {}
+    for row in held.values():
+        if row.connect_ms is not None:
+            halves.setdefault((True, row.connect_ms), []).append(row)
+        if row.disconnect_ms is not None:
+            halves.setdefault((False, row.disconnect_ms), []).append(row)
+    named = dict(held)
+    alone: list[Session] = []
+    strays: list[Session] = []
+    for row in _join_bare([row for row in rows if not row.session_id]):
+        connects = row.connect_ms is not None
+        owners = [
+            (owner.version != row.version, owner.session_id)
+            for owner in halves.get((connects, stamp_of(row)), ())
+            if row.version is None or owner.version is None or row.version == owner.version
+        ]
+        if owners:
+            _, session_id = min(owners)
+            named[session_id] = merge(named[session_id], row)
+        else:
+            (alone if connects else strays).append(row)
+    return [*named.values(), *alone], strays
+
+
+def _join_bare(halves: Iterable[Session]) -> list[Session]:
+    """Make a half without id or version one with its copy, the smallest version of its kind and instant."""
+    joined: dict[tuple[bool, int], list[Session]] = {}
+    for half in sorted(halves, key=_by_stamp):
+        copies = joined.setdefault((half.connect_ms is not None, stamp_of(half)), [])
+        if half.version is None and copies:
+            copies[0] = merge(copies[0], half)
+        else:
+            copies.append(half)
+    return [half for copies in joined.values() for half in copies]
+
+
+class _Connects:
+    """The connects of each version among sessions, to find the one that a disconnect belongs to."""
+
+    def __init__(self, sessions: Iterable[Session]) -> None:
+        self._of: dict[int, list[tuple[int, str, int]]] = {}
+        for index, session in enumerate(sessions):
+            if session.version is not None and session.connect_ms is not None:
+                connect = (session.connect_ms, session.session_id, index)
+                self._of.setdefault(session.version, []).append(connect)
+
+    def latest(self, end: Session) -> int | None:
+        """Give the index of the latest connect of its version stamped at most SKEW after a disconnect."""
+        assert end.version is not None
+        assert end.disconnect_ms is not None
+        latest_ms = end.disconnect_ms + SKEW_MS
+        found = max((c for c in self._of.get(end.version, ()) if c[0] <= latest_ms), default=None)
+        return None if found is None else found[2]
+
+
+def _name_connects(sessions: list[Session], doubts: Doubts) -> list[Session]:
+    """Join each disconnect with id and version, but no connect, to the connect of its version without id."""
+    lacking = [
+        (session.disconnect_ms or 0, session.session_id, index)
+        for index, session in enumerate(sessions)
+        if session.session_id and session.connect_ms is None and session.version is not None
+    ]
+    if not lacking:
+        return sessions
+    connects = _Connects(sessions)
+    joined: list[Session | None] = [*sessions]
+    for _, _, index in sorted(lacking):
+        at = connects.latest(sessions[index])
+        if at is None or sessions[at].session_id:
+            continue
+        connect = joined[at]
+        if connect is not None and not connect.session_id:
+            joined[at] = _joined(connect, sessions[index], doubts)
+            joined[index] = None
+    return [session for session in joined if session is not None]
+
+
+def _join_by_version(sessions: list[Session], strays: list[Session], doubts: Doubts) -> list[Session]:
+    if not strays:
+        return sessions
+    connects = _Connects(sessions)
+    joined = list(sessions)
+    for stray in strays:
+        at = connects.latest(stray)
+        if at is None:
+            joined.append(stray)
+        else:
+            joined[at] = _joined(joined[at], stray, doubts)
+    return joined
+
+
+def _joined(session: Session, end: Session, doubts: Doubts) -> Session:
+    """Join a disconnect to the connect of its version; surely its own only if no reset can lie between."""
+    assert session.connect_ms is not None
+    assert end.disconnect_ms is not None
+    whole = session.disconnect_ms is not None and session not in doubts
+    doubts.pop(session, None)
+    merged = merge(session, end)
+    if session.session_id == "":
+        merged = merged._replace(session_id=end.session_id)
+    if not whole and end.disconnect_ms - session.connect_ms >= RESET_MS:
+        doubts[merged] = Doubt.RESET
+    return merged
+
+
+def _end_current(sessions: list[Session], stray: Session, doubts: Doubts) -> list[Session]:
+    assert stray.disconnect_ms is not None
+    current: Session | None = None
+    for placed in place(in_order(sessions), doubts):
+        if placed.start_ms < stray.disconnect_ms:
+            current = placed.session
+    if (
+        current is None
+        or current.connect_ms is None
+        or (current.disconnect_ms is not None and current.disconnect_ms < stray.disconnect_ms)
+    ):
+        doubts[stray] = Doubt.BARE
+        return [*sessions, stray]
+    at = next(i for i, session in enumerate(sessions) if session is current)
+    doubts.pop(current, None)
+    ended = merge(current, stray)
+    doubts[ended] = Doubt.BARE
+    return [*sessions[:at], ended, *sessions[at + 1 :]]
+
+
+# --- Order --------------------------------------------------------------------------------------------------
+
+
+def stamp_of(session: Session) -> int:
+    """Give the session's own time: its connect's stamp, else its disconnect's."""
+    stamp = session.connect_ms if session.connect_ms is not None else session.disconnect_ms
+    assert stamp is not None
+    return stamp
+
+
+def _by_stamp(session: Session) -> tuple[int, bool, int, str, bool]:
+    return (
+        stamp_of(session),
+        session.version is None,
+        session.version or 0,
+        session.session_id,
+        session.connect_ms is not None,
+    )
+
+
+def in_order(sessions: Iterable[Session]) -> list[Session]:
+    """Sort sessions as they followed one another: a total order, the same for every order of arrival."""
+    ranked = sorted(sessions, key=_by_stamp)
+    if _rises(ranked):
+        return ranked
+    keyed = []
+    for index, session in enumerate(ranked):
+        stamp = effective = stamp_of(session)
+        if session.version is not None:
+            for later in ranked[index + 1 :]:
+                later_stamp = stamp_of(later)
+                if later_stamp > stamp + SKEW_MS:
+                    break
+                if later.version is not None and later.version <= session.version:
+                    effective = later_stamp
+        _, missing, version, session_id, connects = _by_stamp(session)
+        keyed.append(((effective, missing, version, stamp, session_id, connects), session))
+    keyed.sort(key=lambda pair: pair[0])
+    return [session for _, session in keyed]
+
+
+def _rises(ranked: list[Session]) -> bool:
+    """Tell whether stamp order is session order already: versions rise wherever stamps are within SKEW."""
+    for a, b in pairwise(ranked):
+        if stamp_of(b) - stamp_of(a) <= SKEW_MS and (
+            a.version is None or b.version is None or b.version < a.version
+        ):
+            return False
+    return True
+
+
+# --- Place --------------------------------------------------------------------------------------------------
+
+
+class Placed(NamedTuple):
+    """A session in its place: when it takes effect, and when its disconnect would (None: not known)."""
+
+    session: Session
+    start_ms: int
+    end_ms: int | None
+    doubt: Doubt | None = None  # of the disconnect
+
+
+def place(ordered: Sequence[Session], doubts: Mapping[Session, Doubt]) -> list[Placed]:
+    """Place sessions in time, ascending by start; `ordered` as `in_order` gives it, `doubts` as `group` does.
+
+    A session whose connect is lost starts at its disconnect, and is left out where its successor starts no
+    later: it ended before anything was seen of it.
+    """
+    placed: list[Placed] = []
+    connects_ms = 0  # start of the latest session with a connect
+    for session in ordered:
+        if session.connect_ms is not None:
+            start_ms = connects_ms = max(connects_ms, session.connect_ms)
+            end_ms = None if session.disconnect_ms is None else max(session.disconnect_ms, start_ms)
+            while placed and placed[-1].session.connect_ms is None and placed[-1].start_ms >= start_ms:
+                placed.pop()
+        else:
+            assert session.disconnect_ms is not None
+            start_ms = end_ms = max(session.disconnect_ms, connects_ms)
+            if placed and placed[-1].session.connect_ms is None:
+                start_ms = end_ms = max(start_ms, placed[-1].start_ms)
+                if placed[-1].start_ms == start_ms:
+                    placed.pop()
+        placed.append(Placed(session, start_ms, end_ms, doubts.get(session) if doubts else None))
+    return placed
+
+
+# --- Link ---------------------------------------------------------------------------------------------------
+
+
+def consecutive(a: Placed, b: Placed) -> bool:
+    """Tell whether nothing can have lain between two neighbours: next version, and no time for a reset."""
+    if b.session.connect_ms is None or not _next_version(a, b):
+        return False
+    last_proof_ms = a.end_ms if a.end_ms is not None and a.end_ms < b.start_ms else a.start_ms
+    return b.start_ms - last_proof_ms < RESET_MS
+
+
+def _next_version(a: Placed, b: Placed) -> bool:
+    return a.session.version is not None and b.session.version == a.session.version + 1
+
+
+def link(a: Placed | None, b: Placed | None) -> list[Transition]:
+    """List the transitions after a's start up to and including b's start, ascending.
+
+    `a` None: b is the first session. `b` None: a is the last one. A session whose connect is lost has its
+    own row in the link that follows it.
+    """
+    rows: list[Transition] = []
+    proved_from_ms: int | None = None  # of b's row
+    rule = "connect"
+    if a is not None:
+        session, d = a.session, a.end_ms
+        if d is not None and (b is None or d < b.start_ms):
+            lost_connect = session.connect_ms is None
+            if session.reason != DUPLICATE_CLIENTID:
+                rows.append(
+                    Transition(
+                        d,
+                        _DISCONNECTED,
+                        session.disconnect_ms,
+                        session.reason,
+                        session.disconnect_ms,
+                        d,
+                        "connect-lost" if lost_connect else "disconnect",
+                        None if lost_connect or a.doubt is not None else a.start_ms,
+                    )
+                )
+                if b is not None and a.doubt is not Doubt.BARE and consecutive(a, b):
+                    proved_from_ms = d
+            elif (
+                not lost_connect
+                and b is not None
+                and b.session.connect_ms is not None
+                and (consecutive(a, b) or b.start_ms - d <= SKEW_MS)
+            ):
+                rule = "takeover"
+                if a.doubt is None and consecutive(a, b) and b.start_ms - d <= SKEW_MS:
+                    proved_from_ms = a.start_ms
+            else:
+                rows.append(_takeover_unseen(a, d, b))
+        elif session.connect_ms is not None and b is not None:
+            if d is not None:
+                rule = "takeover"
+                if a.doubt is None and _next_version(a, b):
+                    proved_from_ms = a.start_ms
+            elif _version_fell(a, b) and a.start_ms <= b.start_ms - RESET_MS:
+                rows.append(
+                    Transition(
+                        max(a.start_ms, b.start_ms - HOUR_MS),
+                        _DISCONNECTED,
+                        None,
+                        None,
+                        a.start_ms,
+                        b.start_ms - RESET_MS,
+                        "disconnect-lost",
+                        None,
+                    )
+                )
+    if b is not None and b.session.connect_ms is not None:
+        stamp = b.session.connect_ms
+        rows.append(
+            Transition(
+                b.start_ms, _CONNECTED, stamp, CONNECTED_REASON, stamp, b.start_ms, rule, proved_from_ms
+            )
+        )
+    return rows
+
+
+def _version_fell(a: Placed, b: Placed) -> bool:
+    return (
+        b.session.connect_ms is not None
+        and a.session.version is not None
+        and b.session.version is not None
+        and b.session.version <= a.session.version
+    )
+
+
+def _takeover_unseen(a: Placed, d: int, b: Placed | None) -> Transition:
+    """Say that a newer session exists at d of which no connect was seen; it may even have ended by then."""
+    earliest = d - SKEW_MS
+    if a.session.connect_ms is not None:
+        earliest = max(a.start_ms, earliest)
+    latest = d + SKEW_MS
+    if b is not None and b.session.connect_ms is not None:
+        latest = min(latest, b.start_ms)
+    return Transition(d, _CONNECTED, None, CONNECTED_REASON, earliest, latest, "takeover-unseen", None)
+
+
+# --- The whole ----------------------------------------------------------------------------------------------
+
+
+def reduce_sessions(rows: Sequence[Session], first_ms: int | None) -> list[Transition]:
+    """Reduce one client's merged sessions, in any order, to its timeline, ascending by `at_ms`.
+
+    `first_ms` is the stamp of the client's first evidence of any kind; None where the rows are a part of a
+    history whose beginning lies elsewhere.
+    """
+    timeline: list[Transition] = []
+    previous: Placed | None = None
+    sessions, doubts = group(rows)
+    for placed in place(in_order(sessions), doubts):
+        timeline += link(previous, placed)
+        previous = placed
+    if previous is not None:
+        timeline += link(previous, None)
+    if first_ms is not None and (not timeline or first_ms < timeline[0].at_ms):
+        timeline.insert(0, first_evidence(first_ms))
+    return timeline
+
+
+def first_evidence(at_ms: int) -> Transition:
+    """Begin a timeline whose first evidence says nothing of the state."""
+    return Transition(at_ms, State.UNKNOWN, None, None, None, None, "first-evidence", None)
+
+
+def reduce_events(events: Iterable[Event]) -> list[Transition]:
+    """Reduce all lifecycle events of one client, in any order and with copies, to its timeline."""
+    evidence = list(events)
+    if not evidence:
+        return []
+    return reduce_sessions(list(merge_all(evidence).values()), min(event.at_ms for event in evidence))

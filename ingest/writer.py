@@ -1,0 +1,535 @@
+"""The one transaction: evidence, what follows from it, and what it was learned from, commit together.
+
+A batch of evidence goes in; in one transaction it is deduplicated, folded client by client into the timelines
+(ingest/fold.py decides what changes), and written. Corrections never overwrite: a transition that the batch
+disproves is marked as superseded in the step that disproved it. Nothing else in the project writes evidence,
+sessions or transitions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from ingest.fold import STRAY_TAIL, TAIL, Client, Folded, Identity, Row, Window, fold
+from ingest.reduce import SKEW_MS, identity, session_of, stamp_of
+from store.clock import Clock, system_clock
+from store.engine import Store, translated
+from store.model import (
+    DEFAULT_REALM,
+    Event,
+    Kind,
+    Learned,
+    Observation,
+    Rejected,
+    Session,
+    Transition,
+    Watch,
+)
+from store.packing import pack_id, pack_identity
+from store.rows import ClientRow, Mark, rows_of
+from store.schema import RULES
+
+MOST_CLIENTS = 50_000  # kept in mind at once; the others are read again when they speak
+MOST_TEXTS = 200_000  # ... and interned strings
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of a batch, or of all batches of a run. `stored` + `duplicates` = what could be read."""
+
+    read: int = 0  # records, those that could not be read included
+    events: int = 0  # lifecycle events
+    stored: int = 0  # evidence that was new
+    duplicates: int = 0  # evidence that was there already
+    ignored: int = 0  # new evidence that can change no state: connect_failed, subscriptions, registry, checks
+    transitions: int = 0  # rows written
+    corrections: int = 0  # rows superseded by evidence that came late
+    conflicts: int = 0  # copies that contradicted what was held of their session
+    quarantined: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Add another batch's counts to these."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(slots=True)
+class _Step:
+    """One event on its way into the store, with the moment that it counts as known from."""
+
+    known_at: int
+    claimed_at: int | None
+    event: Event
+
+
+@dataclass(slots=True)
+class Pending:
+    """Rows that the transaction will write."""
+
+    live: dict[tuple[int, int, int], list[Any]] = field(default_factory=dict)  # transitions, by their place
+    closed: list[list[Any]] = field(default_factory=list)  # ... written and superseded within the batch
+    superseded: list[tuple[int, int, int, int]] = field(default_factory=list)
+    sessions: dict[tuple[int, Identity], Session] = field(default_factory=dict)
+
+
+class Writer:
+    """Writes batches to one store; keeps the ends of recent timelines in mind. One thread at a time."""
+
+    def __init__(self, store: Store, *, clock: Clock = system_clock, realm: str = DEFAULT_REALM) -> None:
+        self._store = store
+        self._clock = clock
+        self._realm_name = realm
+        with translated(store.url):
+            self._rows = rows_of(store)
+        self._forget()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back; what was not committed is gone."""
+        with translated(self._store.url):
+            self._rows.rollback()
+            self._rows.close()
+
+    def _forget(self) -> None:
+        """Drop what is kept in mind, as after a failure: it may speak of rows that were never committed."""
+        self._clients: dict[str, Client] = {}
+        self._texts: dict[str, int] = {}
+        self._things: dict[str, int] = {}
+        self._realm_no: int | None = None
+
+    def write(self, batch: Sequence[Learned | Rejected], *, source: str) -> Counts:
+        """Write one batch as one transaction. Idempotent. Raises StoreError with nothing half-written."""
+        with translated(self._store.url):
+            try:
+                return self._write(batch, source)
+            except BaseException:
+                self._rows.rollback()
+                self._forget()
+                raise
+
+    def _write(self, batch: Sequence[Learned | Rejected], source: str) -> Counts:
+        claims = [
+            item.known_at_ms for item in batch if isinstance(item, Learned) and item.known_at_ms is not None
+        ]
+        now = self._rows.begin(self._clock, min(claims, default=None))
+        if self._realm_no is None:
+            self._realm_no = self._rows.realm(self._realm_name)
+        mark = self._rows.mark()
+        learned = [item for item in batch if isinstance(item, Learned)]
+        source_no = self._number_texts(learned, source)
+        clients = self._load_clients(
+            {item.evidence.client_id for item in learned if type(item.evidence) is Event}
+        )
+        live_ms = now
+        if self._store.is_sqlite:
+            live_ms = max(now, mark.last_known_at + 1)
+        else:
+            newest = max((client.last_known_at or 0 for client in clients.values()), default=0)
+            live_ms = max(now, newest + 1)
+        moments = _Moments(mark, source_no, live_ms, now)
+        if claims:
+            learned.sort(key=lambda item: (item.known_at_ms is None, item.known_at_ms or 0))
+        counts = Counts(read=len(batch))
+        pending = Pending()
+        steps: dict[str, list[_Step]] = {}
+        others: list[tuple[int, int | None, Observation | Watch]] = []
+        for item in learned:
+            known_at, claimed_at = moments.of(item.known_at_ms)
+            evidence = item.evidence
+            if type(evidence) is Event:
+                steps.setdefault(evidence.client_id, []).append(_Step(known_at, claimed_at, evidence))
+            else:
+                others.append((known_at, claimed_at, evidence))  # type: ignore[arg-type]
+        self._fold_all(steps, clients, pending, counts, mark)
+        self._put_evidence(steps, clients, source_no, counts)
+        self._put_others(others, source_no, counts)
+        kept = self._put_rejected(
+            [item for item in batch if isinstance(item, Rejected)], source_no, live_ms, counts
+        )
+        self._put_pending(pending, mark, counts)
+        if counts.stored or kept:
+            self._rows.set_mark(moments.mark())
+        self._rows.commit()
+        self._shrink()
+        return counts
+
+    # --- What the batch needs to know -------------------------------------------------------------------
+
+    def _number_texts(self, learned: Sequence[Learned], source: str) -> int:
+        """Intern the strings of the batch; give the number of the source."""
+        texts = {source}
+        things: set[str] = set()
+        for item in learned:
+            event = item.evidence
+            if type(event) is Event:
+                if event.reason is not None:
+                    texts.add(event.reason)
+                if event.principal is not None:
+                    texts.add(event.principal)
+                if event.ip is not None:
+                    texts.add(event.ip)
+                if event.thing_name is not None:
+                    things.add(event.thing_name)
+        new = texts - self._texts.keys()
+        if new:
+            self._texts |= self._rows.texts(new)
+        new = things - self._things.keys()
+        if new:
+            assert self._realm_no is not None
+            self._things |= self._rows.things(self._realm_no, new)
+        return self._texts[source]
+
+    def _load_clients(self, ids: set[str]) -> dict[str, Client]:
+        """Give the batch's clients, locked, each with the end of its history in mind."""
+        assert self._realm_no is not None
+        if self._store.is_sqlite:  # no other writer: what is kept in mind is what is there
+            known = {client_id: self._clients[client_id] for client_id in ids if client_id in self._clients}
+            ids = ids - known.keys()
+        else:
+            known = {}
+        missing: dict[int, ClientRow] = {}
+        for row in self._rows.clients(self._realm_no, ids):
+            client = self._clients.get(row.client_id)
+            if client is not None and client.last_known_at == row.last_known_at is not None:
+                known[row.client_id] = client
+            else:
+                missing[row.client_no] = row
+        if missing:
+            known |= self._read_clients(missing)
+        self._clients |= known
+        return known
+
+    def _read_clients(self, missing: dict[int, ClientRow]) -> dict[str, Client]:
+        tails: dict[int, list[Session]] = {}
+        for strays, depth in ((False, 2 * TAIL), (True, 2 * STRAY_TAIL)):
+            wanted = [
+                no for no, row in missing.items() if row.has_strays is strays and row.first_ms is not None
+            ]
+            while wanted:
+                tails |= self._rows.tails(wanted, depth)
+                wanted = [no for no in wanted if len(tails[no]) == depth and _crowded(tails[no])]
+                depth *= 4
+        clients: dict[str, Client] = {}
+        for no, row in missing.items():
+            tail = tails.get(no, [])
+            enough = 2 * (STRAY_TAIL if row.has_strays else TAIL)
+            clients[row.client_id] = Client(
+                client_no=no,
+                tail={identity(session): session for session in reversed(tail)},
+                opens_left=len(tail) >= enough,
+                newest_ms=max((stamp_of(session) for session in tail), default=-1),
+                first_ms=row.first_ms,
+                has_strays=row.has_strays,
+                last_known_at=row.last_known_at,
+            )
+        return clients
+
+    # --- Folding ----------------------------------------------------------------------------------------
+
+    def _fold_all(
+        self,
+        steps: dict[str, list[_Step]],
+        clients: dict[str, Client],
+        pending: Pending,
+        counts: Counts,
+        mark: Mark,
+    ) -> None:
+        history = _StoredHistory(self, pending)
+        history.prefetch(steps, clients)
+        touched: list[Client] = []
+        for client_id, client_steps in steps.items():
+            client = clients[client_id]
+            first_ms, strays = client.first_ms, client.has_strays
+            for known_at, group in groupby(client_steps, key=lambda step: step.known_at):
+                folded = fold(client, [step.event for step in group], history)
+                counts.conflicts += folded.conflicts
+                record_step(client.client_no, known_at, folded, pending, self._text)
+                last_known_at = known_at
+            if not self._store.is_sqlite:
+                client.last_known_at = last_known_at
+            elif first_ms == client.first_ms and strays == client.has_strays:
+                continue
+            touched.append(client)
+        self._rows.put_clients(
+            [(c.first_ms, int(c.has_strays), c.last_known_at, c.client_no) for c in touched]  # type: ignore[misc]
+        )
+
+    def _text(self, text: str) -> int:
+        number = self._texts.get(text)
+        if number is None:
+            self._texts |= self._rows.texts({text})
+            number = self._texts[text]
+        return number
+
+    # --- Putting it into the store ----------------------------------------------------------------------
+
+    def _put_evidence(
+        self, steps: dict[str, list[_Step]], clients: dict[str, Client], source_no: int, counts: Counts
+    ) -> None:
+        rows: list[tuple[Any, ...]] = []
+        texts, things = self._texts, self._things
+        stateless = 0
+        for client_id, client_steps in steps.items():
+            client_no = clients[client_id].client_no
+            for step in client_steps:
+                event = step.event
+                stateless += event.kind > Kind.DISCONNECTED
+                rows.append(
+                    (
+                        event.at_ms,
+                        client_no,
+                        digest(event),
+                        int(event.kind),
+                        step.known_at,
+                        step.claimed_at,
+                        source_no,
+                        None if event.session_id is None else pack_id(event.session_id),
+                        event.version,
+                        None if event.reason is None else texts[event.reason],
+                        None if event.client_initiated is None else int(event.client_initiated),
+                        None if event.principal is None else texts[event.principal],
+                        None if event.ip is None else texts[event.ip],
+                        None if event.thing_name is None else things[event.thing_name],
+                        event.extra,
+                    )
+                )
+        rows.sort(key=itemgetter(0, 1))  # the order of the key, so that a page is written once
+        stored = self._rows.put_evidence(rows)
+        counts.events += len(rows)
+        counts.stored += stored
+        counts.duplicates += len(rows) - stored
+        counts.ignored += stateless
+
+    def _put_others(
+        self, others: Sequence[tuple[int, int | None, Observation | Watch]], source_no: int, counts: Counts
+    ) -> None:
+        watches: list[tuple[Any, ...]] = []
+        observations: list[tuple[Any, ...]] = []
+        for known_at, claimed_at, said in others:
+            if isinstance(said, Watch):
+                watches.append((said.source, said.from_ms, said.to_ms, known_at, claimed_at))
+            else:
+                observations.append(
+                    (
+                        said.at_ms,
+                        digest(said),
+                        said.kind,
+                        said.subject,
+                        known_at,
+                        claimed_at,
+                        source_no,
+                        said.body,
+                    )
+                )
+        if not others:
+            return
+        stored = self._rows.put_once("watches", watches) + self._rows.put_once("observations", observations)
+        counts.stored += stored
+        counts.duplicates += len(others) - stored
+        counts.ignored += len(observations)
+
+    def _put_rejected(
+        self, rejected: Sequence[Rejected], source_no: int, known_at: int, counts: Counts
+    ) -> int:
+        """Quarantine; gives how many were not there yet."""
+        rows = [
+            (source_no, r.position, known_at, r.reason, r.detail, r.length, r.sha256, r.head)
+            for r in rejected
+        ]
+        counts.quarantined += len(rows)
+        return self._rows.put_once("quarantine", rows) if rows else 0
+
+    def _put_pending(self, pending: Pending, mark: Mark, counts: Counts) -> None:
+        rows = [*pending.live.values(), *pending.closed]
+        rows.sort(key=itemgetter(0, 1, 2, 3))
+        # A step that an earlier batch began: what that batch said in it is unsaid, not superseded, so that
+        # how a recording was cut into batches never shows.
+        begun = {row[3] for row in rows} | {row[0] for row in pending.superseded}
+        if mark.last_known_at in begun:
+            self._rows.unsay([row for row in pending.superseded if row[0] == mark.last_known_at])
+            self._rows.supersede(pending.superseded)
+            rows = [
+                row
+                for row in rows
+                if row[3] != mark.last_known_at
+                or row[4] is not None
+                or not self._rows.revive(tuple(row), mark.last_known_at)
+            ]
+        else:
+            self._rows.supersede(pending.superseded)
+        self._rows.put_transitions([tuple(row) for row in rows])
+        self._save_sessions(pending)
+        counts.transitions += len(rows)
+        counts.corrections += len(pending.superseded) + len(pending.closed)
+
+    def _save_sessions(self, pending: Pending) -> None:
+        rows = [
+            (
+                client_no,
+                pack_identity(key),
+                session.version,
+                session.connect_ms,
+                session.disconnect_ms,
+                None if session.reason is None else self._text(session.reason),
+            )
+            for (client_no, key), session in pending.sessions.items()
+        ]
+        pending.sessions.clear()
+        rows.sort(key=itemgetter(0, 1))
+        self._rows.put_sessions(rows)
+
+    def _shrink(self) -> None:
+        if len(self._clients) > MOST_CLIENTS:
+            newest = list(self._clients.items())[-MOST_CLIENTS // 2 :]
+            self._clients = dict(newest)
+        if len(self._texts) > MOST_TEXTS:
+            self._texts = {}
+        if len(self._things) > MOST_TEXTS:
+            self._things = {}
+
+
+class _Moments:
+    """Which moment each piece of a batch counts as known from (DESIGN: known_at)."""
+
+    def __init__(self, mark: Mark, source_no: int, live_ms: int, now: int) -> None:
+        self._last = mark.last_known_at
+        self._replaying = mark.replay_source_no == source_no
+        self._source_no = source_no
+        self._live_ms = live_ms
+        self._now = now
+
+    def of(self, own_ms: int | None) -> tuple[int, int | None]:
+        """Give known_at, and the recording's own where that could not be honoured. Ascending calls only."""
+        if own_ms is None:
+            return self._live(), None
+        if self._last < own_ms <= self._now or (self._replaying and own_ms == self._last):
+            self._last = own_ms
+            self._replaying = True
+            return own_ms, None
+        if self._replaying:  # a recording out of order: as early as what it taught already allows
+            return self._last, own_ms
+        return self._live(), own_ms
+
+    def _live(self) -> int:
+        self._last = max(self._last, self._live_ms)
+        self._replaying = False
+        return self._last
+
+    def mark(self) -> Mark:
+        """Give the mark that the batch leaves behind."""
+        return Mark(self._last, self._source_no if self._replaying else None)
+
+
+class _StoredHistory:
+    """What folding asks of the store: sessions beyond a client's tail, this batch's own included."""
+
+    def __init__(self, writer: Writer, pending: Pending) -> None:
+        self._writer = writer
+        self._pending = pending
+        self._found: dict[tuple[int, Identity], Session] = {}
+        self._asked: set[tuple[int, Identity]] = set()
+
+    def prefetch(self, steps: dict[str, list[_Step]], clients: dict[str, Client]) -> None:
+        """Ask at once for every session that the batch names and no tail holds."""
+        for client_id, client_steps in steps.items():
+            client = clients[client_id]
+            if client.opens_left or len(client.tail) + len(client_steps) >= 2 * TAIL:
+                for step in client_steps:
+                    if step.event.kind <= Kind.DISCONNECTED:
+                        key = identity(session_of(step.event))
+                        if key not in client.tail:
+                            self._asked.add((client.client_no, key))
+        if self._asked:
+            self._found = self._writer._rows.find(sorted(self._asked))
+
+    def find(self, client_no: int, key: Identity) -> Session | None:
+        pending = self._pending.sessions.get((client_no, key))
+        if pending is not None:
+            return pending
+        if (client_no, key) in self._asked:
+            return self._found.get((client_no, key))
+        return self._writer._rows.find([(client_no, key)]).get((client_no, key))
+
+    def save(self, client_no: int, sessions: dict[Identity, Session]) -> None:
+        """Write this batch's sessions so far, so that windows are read from one place."""
+        for key, session in sessions.items():
+            self._pending.sessions[client_no, key] = session
+        for place, session in self._pending.sessions.items():
+            self._found[place] = session
+            self._asked.add(place)
+        self._writer._save_sessions(self._pending)
+
+    def window(self, client_no: int, from_ms: int, to_ms: int, beside: int) -> Window:
+        rows = self._writer._rows
+        inside = rows.sessions_between(client_no, from_ms, to_ms)
+        left = rows.sessions_beside(client_no, from_ms, beside + 1, before=True)
+        right = rows.sessions_beside(client_no, to_ms, beside + 1, before=False)
+        return Window(
+            [*left[:beside], *inside, *right[:beside]],
+            opens_left=len(left) > beside,
+            opens_right=len(right) > beside,
+        )
+
+
+def record_step(
+    client_no: int, known_at: int, folded: Folded, pending: Pending, number_text: Callable[[str], int]
+) -> None:
+    """Note the changes of one step: what it disproves is superseded by it, what it shows is recorded."""
+    for key, session in folded.sessions.items():
+        pending.sessions[client_no, key] = session
+    for removed in folded.removed:
+        place = (client_no, removed.at_ms, removed.seq)
+        row = pending.live.pop(place, None)
+        if row is None:
+            pending.superseded.append((known_at, *place))
+        elif row[3] != known_at:
+            row[4] = known_at
+            pending.closed.append(row)
+    for added in folded.added:
+        pending.live[client_no, added.at_ms, added.seq] = _transition(client_no, known_at, added, number_text)
+
+
+def _transition(client_no: int, known_at: int, row: Row, number_text: Callable[[str], int]) -> list[Any]:
+    t: Transition = row.transition
+    bounded = t.not_before_ms != t.timestamp_ms or t.not_after_ms != t.timestamp_ms
+    return [
+        client_no,
+        row.at_ms,
+        row.seq,
+        known_at,
+        None,
+        int(t.state),
+        t.timestamp_ms,
+        None if t.reason is None else number_text(t.reason),
+        t.not_before_ms if bounded else None,
+        t.not_after_ms if bounded else None,
+        RULES[t.rule],
+        t.proved_from_ms,
+    ]
+
+
+def _crowded(tail: list[Session]) -> bool:
+    """Tell whether a tail (newest first) that was cut by its depth may lack sessions near its newest."""
+    return stamp_of(tail[0]) - stamp_of(tail[-1]) <= 3 * SKEW_MS
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def digest(evidence: Event | Observation) -> int:
+    """Number evidence by its whole content: equal content, equal number, whatever path it came by."""
+    return int.from_bytes(
+        hashlib.blake2b(_encode(tuple(evidence)), digest_size=8).digest(), "big", signed=True
+    )

@@ -1,0 +1,1 @@
+"""Alembic's folder: how a store came to be what store/schema.py says."""

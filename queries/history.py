@@ -1,0 +1,428 @@
+"""The questions in Python: what `thingline.open` gives.
+
+Reads only. Every call sees one snapshot of the store, and "as known at" is cut to its watermark. Times go in
+as epoch milliseconds, aware datetimes or text that `queries.times.parse_time` reads; they come out as epoch
+milliseconds, UTC.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from queries.times import parse_time
+from store.answer import Answer, Asker, Period, Seen, answer_of, ask, check_name, is_legal, periods
+from store.clock import Clock, system_clock
+from store.engine import Store, open_reader, parse_url
+from store.errors import (
+    AnswerError,
+    BadTime,
+    IndexNotReady,
+    InvalidRequest,
+    ResourceNotFound,
+    UsageError,
+)
+from store.identity import Binding, bindings, client_of
+from store.model import DEFAULT_REALM, Session
+from store.packing import session_from, unpack_id
+
+Time = int | str | datetime
+
+BATCH = 20_000  # questions answered from one snapshot
+
+
+class ThingPeriod(NamedTuple):
+    """A period of a thing, and the client that spoke for it."""
+
+    thing_name: str | None
+    client_id: str
+    period: Period
+
+
+class ThingTransition(NamedTuple):
+    """A transition of a thing, and the client that spoke for it."""
+
+    thing_name: str | None
+    client_id: str
+    seen: Seen
+
+
+class Question(NamedTuple):
+    """What to ask of one thing; `known_at` None: as known now."""
+
+    thing_name: str
+    at: Time
+    known_at: Time | None = None
+
+
+class Reply(NamedTuple):
+    """An answer, or the error that is the answer; with the question's times as they were understood."""
+
+    thing_name: str
+    at_ms: int | None
+    known_at: int | None
+    answer: Answer | None
+    error: AnswerError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why the answer is what it is: the evidence around it, the rule, and what was believed before."""
+
+    answer: Answer
+    in_force: Seen
+    following: Seen | None
+    evidence: Sequence[EvidenceSeen]
+    believed: Sequence[Seen]  # what was ever believed to hold at the instant, oldest first
+
+
+class EvidenceSeen(NamedTuple):
+    """A piece of evidence as a question finds it."""
+
+    at_ms: int
+    kind: int
+    known_at: int
+    claimed_at: int | None
+    source: str
+    session_id: str
+    version: int | None
+    reason: str | None
+
+
+class History:
+    """The connectivity history in one store. Close it, or use it as a context. Threads may share it."""
+
+    def __init__(
+        self, store: Store, *, realm: str = DEFAULT_REALM, clock: Clock = system_clock, tz: str | None = None
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._tz = tz
+        self._lock = threading.Lock()
+        self._held = ExitStack()
+        driver = self._held.enter_context(store.detached())
+        self._asker = Asker(driver, is_sqlite=store.is_sqlite, realm=realm)
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._held.close()
+        self._store.close()
+
+    def milliseconds(self, time: Time) -> int:
+        """Read a time as epoch milliseconds. Raises BadTime for what it cannot read, naive datetimes too."""
+        if isinstance(time, bool):
+            raise BadTime("True and False are no times.")
+        if isinstance(time, int):
+            return time
+        if isinstance(time, datetime):
+            if time.tzinfo is None:
+                raise BadTime("That datetime has no zone; give one, e.g. tzinfo=UTC.")
+            return int(time.timestamp() * 1000)
+        return parse_time(time, now_ms=self._clock(), tz=self._tz)
+
+    @contextmanager
+    def _asking(self, known_at: Time | None = None) -> Iterator[tuple[Asker, int]]:
+        """Hold one snapshot; gives the asker, and the moment of learning cut to the watermark."""
+        wanted = None if known_at is None else self.milliseconds(known_at)
+        with self._lock, self._asker.snapshot() as mark:
+            yield self._asker, mark if wanted is None else min(wanted, mark)
+
+    # --- One thing ----------------------------------------------------------------------------------------
+
+    def at(
+        self, thing_name: str, at: Time, *, known_at: Time | None = None, by_client: bool = False
+    ) -> Answer:
+        """Answer for a thing at an instant, as known at another (None: now).
+
+        `by_client` takes the name as a client id. Raises what AWS would: InvalidRequest (an unreadable or
+        future time, an illegal name), ResourceNotFound (not known then), IndexNotReady (before the store's
+        history begins).
+        """
+        try:
+            at_ms = self.milliseconds(at)
+        except BadTime as error:
+            raise InvalidRequest(str(error)) from error
+        with self._asking(known_at) as (asker, known_ms):
+            return ask(asker, thing_name, at_ms, known_at=known_ms, now_ms=self._clock(), by_client=by_client)
+
+    def transitions(
+        self,
+        thing_name: str,
+        *,
+        from_: Time | None = None,
+        to: Time | None = None,
+        known_at: Time | None = None,
+        by_client: bool = False,
+    ) -> Iterator[ThingTransition]:
+        """List a thing's transitions in `[from_, to)`, ascending, those of length zero included.
+
+        Begins with the one in force at `from_`. Raises ResourceNotFound for a name never heard of.
+        """
+        with self._asking(known_at) as (asker, known_ms):
+            for client_id, timeline in self._timelines(asker, thing_name, from_, to, known_ms, by_client):
+                name = thing_name if not by_client or is_legal(thing_name) else None
+                yield from (ThingTransition(name, client_id, seen) for seen in timeline.rows)
+
+    def periods(
+        self,
+        thing_name: str,
+        *,
+        from_: Time | None = None,
+        to: Time | None = None,
+        known_at: Time | None = None,
+        by_client: bool = False,
+    ) -> Iterator[ThingPeriod]:
+        """List a thing's periods in `[from_, to)`, ascending and tiling, cut to that window.
+
+        The last one is open (`to_ms` None) where `to` is not given. Raises ResourceNotFound.
+        """
+        with self._asking(known_at) as (asker, known_ms):
+            for client_id, timeline in self._timelines(asker, thing_name, from_, to, known_ms, by_client):
+                name = thing_name if not by_client or is_legal(thing_name) else None
+                for period in timeline.periods(asker.watched(known_ms)):
+                    yield ThingPeriod(name, client_id, period)
+
+    def all_periods(self, *, known_at: Time | None = None) -> Iterator[ThingPeriod]:
+        """List the periods of every thing, by name; each thing's ascend and tile. Memory: the names."""
+        with self._asking(known_at) as (asker, known_ms):
+            watched = asker.watched(known_ms)
+            for name, by_client in self._names(asker):
+                for client_id, timeline in self._timelines(asker, name, None, None, known_ms, by_client):
+                    for period in timeline.periods(watched):
+                        yield ThingPeriod(None if by_client else name, client_id, period)
+
+    def _names(self, asker: Asker) -> list[tuple[str, bool]]:
+        """List whom to ask for: every thing, and every client that speaks for its namesake only."""
+        names = {(row[0], False) for row in asker.rows("things", realm=asker.realm)}
+        for (client_id,) in asker.rows("own_names", realm=asker.realm):
+            names.add((client_id, not is_legal(client_id)))
+        return sorted(names)
+
+    def _timelines(
+        self,
+        asker: Asker,
+        name: str,
+        from_: Time | None,
+        to: Time | None,
+        known_at: int,
+        by_client: bool,
+    ) -> Iterator[tuple[str, _Cut]]:
+        from_ms = None if from_ is None else self.milliseconds(from_)
+        to_ms = None if to is None else self.milliseconds(to)
+        if from_ms is not None and to_ms is not None and to_ms <= from_ms:
+            raise UsageError("The window ends before it begins; --from must be earlier than --to.")
+        if by_client:
+            client_no = asker.client_named(name)
+            spoken = [] if client_no is None else [Binding(None, None, client_no)]
+        else:
+            check_name(name)
+            spoken = bindings(asker, name, known_at)
+        if not spoken:
+            raise ResourceNotFound(f"The resource {name} was never heard of.")
+        for binding in spoken:
+            begins_ms = _latest(binding.from_ms, from_ms)
+            ends_ms = _earliest(binding.to_ms, to_ms)
+            if begins_ms is not None and ends_ms is not None and ends_ms <= begins_ms:
+                continue
+            yield (
+                asker.client_id(binding.client_no),
+                _cut(asker, binding.client_no, begins_ms, ends_ms, known_at),
+            )
+
+    def sessions(self, thing_name: str, *, by_client: bool = False) -> list[tuple[str, Session]]:
+        """List `(clientId, session)` of every client that ever spoke for a thing, by stamp, as known now."""
+        with self._asking() as (asker, known_ms):
+            if by_client:
+                own = asker.client_named(thing_name)
+                numbers = [] if own is None else [own]
+            else:
+                check_name(thing_name)
+                numbers = list(dict.fromkeys(b.client_no for b in bindings(asker, thing_name, known_ms)))
+            if not numbers:
+                raise ResourceNotFound(f"The resource {thing_name} was never heard of.")
+            return [
+                (asker.client_id(number), session_from(*row))
+                for number in numbers
+                for row in asker.rows("sessions", client_no=number)
+            ]
+
+    def explain(
+        self, thing_name: str, at: Time, *, known_at: Time | None = None, by_client: bool = False
+    ) -> Explanation:
+        """Show why `at` answers what it answers. Raises as `at` does."""
+        answer = self.at(thing_name, at, known_at=known_at, by_client=by_client)
+        with self._asking(answer.known_at) as (asker, known_ms):
+            if by_client:
+                client_no = asker.client_named(thing_name)
+            else:
+                client_no = client_of(asker, thing_name, answer.at_ms, known_ms)
+            assert client_no is not None
+            seen = asker.before(client_no, answer.at_ms + 1, known_ms)
+            assert seen is not None
+            after = asker.after(client_no, answer.at_ms, known_ms)
+            following = None
+            if after is not None:
+                following = asker.timeline(client_no, known_ms, from_ms=after[0], to_ms=after[0] + 1)[0]
+            stamps = {seen.at_ms, seen.timestamp_ms, seen.not_before_ms, seen.not_after_ms}
+            if following is not None:
+                stamps |= {following.at_ms, following.timestamp_ms}
+            evidence = _evidence_about(asker, client_no, known_ms, stamps - {None})  # type: ignore[arg-type]
+            believed = asker.believed(client_no, answer.at_ms, known_ms)
+        return Explanation(
+            answer=answer, in_force=seen, following=following, evidence=evidence, believed=believed
+        )
+
+    # --- Many ---------------------------------------------------------------------------------------------
+
+    def ask(self, questions: Iterable[Question]) -> Iterator[Reply]:
+        """Answer many questions, one reply each, in their order; batched, in constant memory.
+
+        Errors that are AWS's answers come as replies, not as exceptions.
+        """
+        batch: list[Question] = []
+        for question in questions:
+            batch.append(question)
+            if len(batch) == BATCH:
+                yield from self._answered(batch)
+                batch = []
+        if batch:
+            yield from self._answered(batch)
+
+    def _answered(self, batch: Sequence[Question]) -> list[Reply]:
+        now_ms = self._clock()
+        replies: list[Reply | None] = [None] * len(batch)
+        by_thing: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        with self._lock, self._asker.snapshot() as mark:
+            for index, question in enumerate(batch):
+                at_ms = known_ms = None
+                try:
+                    at_ms = self.milliseconds(question.at)
+                    known_ms = mark
+                    if question.known_at is not None:
+                        known_ms = min(self.milliseconds(question.known_at), mark)
+                    _check(self._asker, question.thing_name, at_ms, known_ms, now_ms)
+                except BadTime as error:
+                    replies[index] = Reply(
+                        question.thing_name, at_ms, known_ms, None, InvalidRequest(str(error))
+                    )
+                except AnswerError as error:
+                    replies[index] = Reply(question.thing_name, at_ms, known_ms, None, error)
+                else:
+                    by_thing.setdefault((question.thing_name, known_ms), []).append((at_ms, index))
+            for (name, known_ms), asked in by_thing.items():
+                for index, reply in self._answered_of(name, known_ms, asked):
+                    replies[index] = reply
+        return [reply for reply in replies if reply is not None]
+
+    def _answered_of(
+        self, name: str, known_at: int, asked: list[tuple[int, int]]
+    ) -> Iterator[tuple[int, Reply]]:
+        """Answer all questions about one thing from one reading of its timeline."""
+        asker = self._asker
+        asked.sort()
+        spoken = bindings(asker, name, known_at)
+        starts = [-(1 << 62) if binding.from_ms is None else binding.from_ms for binding in spoken]
+        cuts: dict[int, tuple[list[int], list[Period]]] = {}
+        for at_ms, index in asked:
+            which = bisect_right(starts, at_ms) - 1
+            if which >= 0:
+                if which not in cuts:
+                    cut = _cut(asker, spoken[which].client_no, asked[0][0], asked[-1][0] + 1, known_at)
+                    found = list(cut.periods(asker.watched(known_at)))
+                    cuts[which] = ([period.from_ms for period in found], found)
+                begins, found = cuts[which]
+                position = bisect_right(begins, at_ms) - 1
+                if position >= 0:
+                    answer = answer_of(
+                        found[position],
+                        thing_name=name,
+                        client_id=asker.client_id(spoken[which].client_no),
+                        at_ms=at_ms,
+                        known_at=known_at,
+                    )
+                    yield index, Reply(name, at_ms, known_at, answer, None)
+                    continue
+            error = ResourceNotFound(f"The resource {name} was not known at that time.")
+            yield index, Reply(name, at_ms, known_at, None, error)
+
+
+class _Cut(NamedTuple):
+    """A part of one client's timeline: what holds at its beginning, what follows, and one row beyond."""
+
+    rows: list[Seen]  # those in the window, led by the one in force at its beginning
+    beyond: Seen | None  # the next one, which says from when the last stretch is proven
+    from_ms: int | None
+    to_ms: int | None
+
+    def periods(self, watched: Sequence[tuple[int, int]] | None) -> Iterator[Period]:
+        timeline = self.rows if self.beyond is None else [*self.rows, self.beyond]
+        for period in periods(timeline, watched):
+            from_ms = period.from_ms if self.from_ms is None else max(period.from_ms, self.from_ms)
+            to_ms = _earliest(period.to_ms, self.to_ms)
+            if to_ms is None or from_ms < to_ms:
+                yield period._replace(from_ms=from_ms, to_ms=to_ms)
+
+
+def _cut(asker: Asker, client_no: int, from_ms: int | None, to_ms: int | None, known_at: int) -> _Cut:
+    low = -(1 << 62) if from_ms is None else from_ms
+    high = (1 << 62) if to_ms is None else to_ms
+    rows = asker.timeline(client_no, known_at, from_ms=low, to_ms=high)
+    if from_ms is not None and (not rows or rows[0].at_ms > from_ms):
+        carried = asker.before(client_no, from_ms, known_at)
+        if carried is not None:
+            rows.insert(0, carried)
+    beyond = None
+    if to_ms is not None and rows:
+        after = asker.after(client_no, to_ms - 1, known_at)
+        if after is not None:
+            beyond = rows[-1]._replace(at_ms=after[0], proved_from_ms=after[1])
+    return _Cut(rows, beyond, from_ms, to_ms)
+
+
+def _latest(a: int | None, b: int | None) -> int | None:
+    return b if a is None else a if b is None else max(a, b)
+
+
+def _earliest(a: int | None, b: int | None) -> int | None:
+    return b if a is None else a if b is None else min(a, b)
+
+
+def _check(asker: Asker, name: str, at_ms: int, known_at: int, now_ms: int) -> None:
+    """Refuse what can be refused without looking for the thing; in the order of `store.answer.ask`."""
+    check_name(name)
+    if at_ms > now_ms:
+        raise InvalidRequest("The time asked for lies in the future.")
+    begins_ms = asker.begins_ms(known_at)
+    if begins_ms is None or at_ms < begins_ms:
+        raise IndexNotReady("The history of this store begins later than the time asked for.")
+
+
+def _evidence_about(asker: Asker, client_no: int, known_at: int, stamps: set[int]) -> list[EvidenceSeen]:
+    found: list[EvidenceSeen] = []
+    for stamp in sorted(stamps):
+        for row in asker.rows("evidence_at", client_no=client_no, at_ms=stamp, known_at=known_at):
+            at_ms, kind, known, claimed_at, source, packed, version, reason = row
+            session_id = "" if packed is None else unpack_id(bytes(packed))
+            found.append(EvidenceSeen(at_ms, kind, known, claimed_at, source, session_id, version, reason))
+    return sorted(found, key=lambda one: (one.known_at, one.at_ms, one.kind))
+
+
+def open_history(
+    url: str | None = None, *, realm: str = DEFAULT_REALM, clock: Clock = system_clock, tz: str | None = None
+) -> History:
+    """Open a store for questions: a path, `sqlite:///PATH`, `postgresql://...`; None: this user's own store.
+
+    `tz` is the zone of times that name none. Raises StoreMissing, StoreTooNew, StoreTooOld, StoreUnreachable.
+    """
+    return History(open_reader(parse_url(url)), realm=realm, clock=clock, tz=tz)

@@ -1,0 +1,276 @@
+"""How answers are written: JSON for machines, words for people, and AWS CLI's own output.
+
+Names and ids are hostile text: nothing here lets one move a terminal's cursor.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import msgspec
+
+from queries.history import EvidenceSeen, Explanation, Reply, ThingPeriod, ThingTransition
+from queries.times import iso
+from store.answer import Answer, Seen, bounds_of
+from store.errors import AnswerError, ThinglineError
+from store.model import Kind, Session
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_line(value: dict[str, Any]) -> str:
+    """Write one line of NDJSON, without its newline."""
+    return _encode(value).decode()
+
+
+def safe(text: str | None) -> str:
+    """Make text that others chose fit for a terminal: what is not printable is escaped."""
+    if text is None:
+        return "-"
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def say(text: str) -> None:
+    """Talk to the person; data goes to standard output, talk to standard error."""
+    print(text, file=sys.stderr)
+
+
+def report_error(error: ThinglineError) -> None:
+    """Say what went wrong and what to do."""
+    say(f"thingline: {safe(str(error))}")
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else iso(ms)
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------
+
+
+def reply_json(reply: Reply) -> dict[str, Any]:
+    """Give the object of `ask` and `at --json`."""
+    answer = reply.answer
+    value: dict[str, Any] = {
+        "thingName": reply.thing_name,
+        "clientId": None,
+        "at": _iso(reply.at_ms),
+        "knownAt": None if reply.known_at is None or reply.known_at < 0 else iso(reply.known_at),
+        "connected": None,
+        "timestamp": None,
+        "disconnectReason": None,
+        "certainty": "unknown",
+        "notBefore": None,
+        "notAfter": None,
+        "error": None if reply.error is None else reply.error.aws_name,
+    }
+    if reply.error is not None:
+        value["message"] = str(reply.error)
+    if answer is not None:
+        value |= {
+            "thingName": answer.thing_name,
+            "clientId": answer.client_id,
+            "connected": answer.connected,
+            "timestamp": _iso(answer.timestamp_ms),
+            "disconnectReason": answer.disconnect_reason,
+            "certainty": answer.certainty.value,
+            "notBefore": _iso(answer.not_before_ms),
+            "notAfter": _iso(answer.not_after_ms),
+        }
+        if answer.last_known is not None:
+            value["lastKnown"] = {
+                "connected": answer.last_known.connected,
+                "timestamp": _iso(answer.last_known.timestamp_ms),
+                "disconnectReason": answer.last_known.disconnect_reason,
+            }
+    return value
+
+
+def period_json(one: ThingPeriod) -> dict[str, Any]:
+    """Give the object of `history --all --json`."""
+    seen, certainty = one.period.seen, one.period.certainty
+    known = certainty.value != "unknown"
+    not_before_ms, not_after_ms = bounds_of(seen)
+    if certainty.value == "inferred":
+        not_after_ms = one.period.to_ms
+    return {
+        "thingName": one.thing_name,
+        "clientId": one.client_id,
+        "from": iso(one.period.from_ms),
+        "to": _iso(one.period.to_ms),
+        "connected": seen.state.connected if known else None,
+        "timestamp": _iso(seen.timestamp_ms) if known else None,
+        "disconnectReason": seen.reason if known else None,
+        "certainty": certainty.value,
+        "notBefore": _iso(not_before_ms) if known else None,
+        "notAfter": _iso(not_after_ms) if known else None,
+    }
+
+
+def seen_json(seen: Seen) -> dict[str, Any]:
+    """Give a transition as an object."""
+    not_before_ms, not_after_ms = bounds_of(seen)
+    return {
+        "at": iso(seen.at_ms),
+        "connected": seen.state.connected,
+        "timestamp": _iso(seen.timestamp_ms),
+        "disconnectReason": seen.reason,
+        "notBefore": _iso(not_before_ms),
+        "notAfter": _iso(not_after_ms),
+        "rule": seen.rule,
+        "recordedAt": iso(seen.recorded_at),
+        "supersededAt": _iso(seen.superseded_at),
+    }
+
+
+def transition_json(one: ThingTransition) -> dict[str, Any]:
+    """Give the object of `history THING --json`."""
+    return {"thingName": one.thing_name, "clientId": one.client_id, **seen_json(one.seen)}
+
+
+def session_json(thing_name: str, client_id: str, session: Session) -> dict[str, Any]:
+    """Give the object of `history THING --sessions --json`."""
+    return {
+        "thingName": thing_name,
+        "clientId": client_id,
+        "sessionIdentifier": session.session_id or None,
+        "versionNumber": session.version,
+        "connected": _iso(session.connect_ms),
+        "disconnected": _iso(session.disconnect_ms),
+        "disconnectReason": session.reason,
+    }
+
+
+def evidence_json(one: EvidenceSeen) -> dict[str, Any]:
+    """Give a piece of evidence as `explain` shows it."""
+    return {
+        "eventType": Kind(one.kind).name.lower(),
+        "timestamp": iso(one.at_ms),
+        "knownAt": iso(one.known_at),
+        "claimedKnownAt": _iso(one.claimed_at),
+        "source": one.source,
+        "sessionIdentifier": one.session_id or None,
+        "versionNumber": one.version,
+        "disconnectReason": one.reason,
+    }
+
+
+def explanation_json(why: Explanation) -> dict[str, Any]:
+    """Give the object of `explain --json`."""
+    answer = why.answer
+    return {
+        **reply_json(Reply(answer.thing_name or "", answer.at_ms, answer.known_at, answer, None)),
+        "rule": answer.rule,
+        "inForce": seen_json(why.in_force),
+        "next": None if why.following is None else seen_json(why.following),
+        "evidence": [evidence_json(one) for one in why.evidence],
+        "believed": [seen_json(one) for one in why.believed],
+    }
+
+
+# --- Words --------------------------------------------------------------------------------------------------
+
+STATE_WORDS = {True: "connected", False: "disconnected", None: "unknown"}
+
+
+def answer_words(answer: Answer) -> str:
+    """Say an answer to a person."""
+    name = safe(answer.thing_name or answer.client_id)
+    lines = [f"{name} at {iso(answer.at_ms)}: {STATE_WORDS[answer.connected].upper()} ({answer.certainty})"]
+    if answer.timestamp_ms is not None:
+        lines.append(f"  since       {iso(answer.timestamp_ms)}")
+    if answer.connected is False:
+        lines.append(f"  reason      {safe(answer.disconnect_reason)}")
+    if (answer.not_before_ms, answer.not_after_ms) != (answer.timestamp_ms, answer.timestamp_ms):
+        lines.append(
+            f"  bounds      {_iso(answer.not_before_ms) or '-'} .. {_iso(answer.not_after_ms) or '-'}"
+        )
+    if answer.last_known is not None:
+        last = answer.last_known
+        lines.append(
+            f"  last known  {STATE_WORDS[last.connected]} since {_iso(last.timestamp_ms) or '-'}"
+            + ("" if last.connected else f", {safe(last.disconnect_reason)}")
+        )
+    if answer.client_id != answer.thing_name:
+        lines.append(f"  client      {safe(answer.client_id)}")
+    lines.append(f"  known at    {iso(answer.known_at)}")
+    return "\n".join(lines)
+
+
+def seen_words(seen: Seen) -> str:
+    """Say a transition in one line."""
+    stamp = "" if seen.timestamp_ms == seen.at_ms else f"  timestamp {_iso(seen.timestamp_ms) or 'not known'}"
+    reason = f"  {safe(seen.reason)}" if seen.state.connected is False else ""
+    fallen = "" if seen.superseded_at is None else f"  superseded {iso(seen.superseded_at)}"
+    state = STATE_WORDS[seen.state.connected]
+    return f"{iso(seen.at_ms)}  {state:<12}  {seen.rule:<15}{reason}{stamp}{fallen}"
+
+
+def session_words(client_id: str, session: Session) -> str:
+    """Say a session in one line."""
+    return (
+        f"{_iso(session.connect_ms) or '(connect lost)':<24}  {_iso(session.disconnect_ms) or '-':<24}"
+        f"  version {'-' if session.version is None else session.version:<6}  {safe(session.reason)}"
+        f"  {safe(session.session_id) if session.session_id else '(no id)'}  client {safe(client_id)}"
+    )
+
+
+def explanation_words(why: Explanation) -> str:
+    """Say to a person why an answer is what it is."""
+    lines = [answer_words(why.answer), "", f"decided by rule '{why.in_force.rule}':"]
+    lines.append("  " + seen_words(why.in_force))
+    if why.following is not None:
+        proof = "proven" if why.following.proved_from_ms is not None else "not proven"
+        lines += [f"followed by (the stretch before it is {proof}):", "  " + seen_words(why.following)]
+    lines.append("evidence:")
+    lines += [
+        f"  {iso(one.at_ms)}  {Kind(one.kind).name.lower():<14}  version "
+        f"{'-' if one.version is None else one.version}  {safe(one.reason)}  known {iso(one.known_at)}"
+        f"  from {safe(one.source)}"
+        for one in why.evidence
+    ] or ["  none bears these stamps"]
+    lines.append("believed, oldest first:")
+    lines += [f"  recorded {iso(seen.recorded_at)}: {seen_words(seen)}" for seen in why.believed]
+    return "\n".join(lines)
+
+
+# --- AWS ----------------------------------------------------------------------------------------------------
+
+
+def aws_json(answer: Answer, *, version: int) -> str:
+    """Print an answer as AWS CLI prints GetThingConnectivityData: v2 with ISO text, v1 with a number."""
+    value: dict[str, Any] = {"thingName": answer.thing_name}
+    if answer.connected is not None:
+        value["connected"] = answer.connected
+        if answer.timestamp_ms is not None:
+            seconds = answer.timestamp_ms / 1000
+            value["timestamp"] = _aws_iso(answer.timestamp_ms) if version == 2 else seconds
+        if answer.disconnect_reason is not None:
+            value["disconnectReason"] = answer.disconnect_reason
+    return json.dumps(value, indent=4, ensure_ascii=False)
+
+
+def _aws_iso(ms: int) -> str:
+    """Write a time as Python's isoformat does: six digits of fraction, or none."""
+    text = iso(ms)[:-1]
+    whole, _, fraction = text.partition(".")
+    return f"{whole}.{fraction}000+00:00" if int(fraction) else f"{whole}+00:00"
+
+
+def aws_error(error: AnswerError) -> str:
+    """Print an error as AWS CLI prints it."""
+    return (
+        f"\nAn error occurred ({error.aws_name}) when calling the GetThingConnectivityData operation: {error}"
+    )
+
+
+def period_words(one: ThingPeriod) -> str:
+    """Say a period in one line."""
+    seen, certainty = one.period.seen, one.period.certainty
+    state = STATE_WORDS[seen.state.connected if certainty.value != "unknown" else None]
+    reason = f"  {safe(seen.reason)}" if seen.state.connected is False else ""
+    return (
+        f"{safe(one.thing_name or one.client_id)}  {iso(one.period.from_ms)}  "
+        f"{_iso(one.period.to_ms) or '(open)':<24}  {state:<12}  {certainty.value:<8}{reason}"
+    )

@@ -1,0 +1,6 @@
+from queries.history import History as History
+
+__version__: str
+
+def open(url: str | None = ..., *, realm: str = ..., tz: str | None = ...) -> History: ...
+def main(args: list[str] | None = ...) -> int: ...

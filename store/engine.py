@@ -1,0 +1,320 @@
+"""Where a store is and how it is opened: URLs, SQLite's files and lock, PostgreSQL's connections.
+
+Opens for reading (never migrates, never writes) or for writing (makes a store where there is none, refuses
+one of another schema). Holds no SQL of the domain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import NullPool
+
+from store.errors import (
+    StoreBusy,
+    StoreError,
+    StoreMissing,
+    StoreRefused,
+    StoreTooNew,
+    StoreTooOld,
+    StoreUnreachable,
+    UsageError,
+)
+
+SCHEMA_REVISION = "0001"  # the newest file in migrations/versions; a test holds them equal
+
+_BUSY_TIMEOUT_MS = 10_000
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre"}
+    | {"fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
+)
+
+
+def default_path() -> Path:
+    """Give the place of the embedded store of this user."""
+    data = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return Path(data) / "thingline" / "store.db"
+
+
+def parse_url(text: str | None) -> URL:
+    """Read a store's URL: `sqlite:///PATH`, `postgresql://...`, a bare path; None is the default place."""
+    if not text:
+        return URL.create("sqlite", database=str(default_path()))
+    if "://" not in text:
+        return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise UsageError(
+            "That is no store URL; give sqlite:///PATH, postgresql://HOST/DB or a path."
+        ) from None
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise UsageError("A SQLite store needs a file: sqlite:///PATH (four slashes for a full path).")
+        return url.set(drivername="sqlite", database=str(Path(url.database).absolute()))
+    if backend == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    raise UsageError(f"{backend} is no engine for a store; give sqlite:///PATH or postgresql://HOST/DB.")
+
+
+def masked(url: URL) -> str:
+    """Render a URL for people and logs: without its password."""
+    return url.render_as_string(hide_password=True)
+
+
+class Store:
+    """An opened store: its engine, and whether it may be written. Close it, or use it as a context."""
+
+    def __init__(self, url: URL, engine: Engine, unlock: Callable[[], None] | None = None) -> None:
+        self.url = url
+        self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        self._unlock = unlock
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections and give up the writer's lock."""
+        self.engine.dispose()
+        if self._unlock is not None:
+            self._unlock()
+            self._unlock = None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Give a connection whose statements all see one snapshot."""
+        with translated(self.url), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection = connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+            with connection.begin():
+                yield connection
+
+    @contextlib.contextmanager
+    def detached(self) -> Iterator[Any]:
+        """Give a driver connection of the caller's own, in autocommit; closed at the end."""
+        with translated(self.url):
+            pooled = self.engine.raw_connection()
+            driver: Any = pooled.driver_connection
+            pooled.detach()
+            try:
+                if not self.is_sqlite:
+                    driver.autocommit = True
+                yield driver
+            finally:
+                driver.close()
+
+    @contextlib.contextmanager
+    def streaming(self) -> Iterator[Callable[[str], Iterator[Any]]]:
+        """Give a way to run statements whose rows stream, all from one snapshot, in constant memory."""
+        with self.detached() as driver:
+            if self.is_sqlite:
+                driver.execute("BEGIN")
+                yield driver.execute
+                return
+            driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            numbers = itertools.count()
+
+            def run(statement: str) -> Iterator[Any]:
+                with driver.cursor(name=f"stream_{next(numbers)}") as cursor:
+                    cursor.itersize = 10_000
+                    cursor.execute(statement)
+                    yield from cursor
+
+            yield run
+
+
+@contextlib.contextmanager
+def translated(url: URL) -> Iterator[None]:
+    """Turn a driver's refusal into an error that says what to do."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _explained(url, error.orig or error) from error
+    except sqlite3.Error as error:
+        raise _explained(url, error) from error
+    except Exception as error:
+        if type(error).__module__.startswith("psycopg"):
+            raise _explained(url, error) from error
+        raise
+
+
+def _explained(url: URL, error: BaseException) -> StoreError:
+    detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "locked" in detail or "busy" in detail:
+        return StoreBusy()
+    if "disk is full" in detail or "No space left" in detail:
+        return StoreUnreachable(
+            f"The disk that holds {masked(url)} is full; nothing of the last batch is kept."
+        )
+    if "readonly" in detail or "read-only" in detail:
+        return StoreUnreachable(f"{masked(url)} cannot be written: {detail}. Check who owns the file.")
+    if "not a database" in detail or "malformed" in detail:
+        return StoreUnreachable(f"{masked(url)} is not a store of thingline: {detail}.")
+    return StoreUnreachable(f"{masked(url)} does not answer: {detail}.")
+
+
+# --- Opening ------------------------------------------------------------------------------------------------
+
+
+def open_reader(url: URL) -> Store:
+    """Open an existing store for reading. Raises StoreMissing, StoreTooNew, StoreTooOld, StoreUnreachable."""
+    store = Store(url, _engine(url, read_only=True))
+    with closing_on_error(store):
+        _check_revision(store)
+    return store
+
+
+def open_writer(url: URL) -> Store:
+    """Open a store for writing, making it where there is none. Raises StoreBusy too."""
+    store = locked_store(url)
+    with closing_on_error(store):
+        if revision_of(store) is None:
+            from store.migrate import upgrade
+
+            upgrade(store)
+        _check_revision(store)
+    return store
+
+
+def locked_store(url: URL) -> Store:
+    """Open a store for writing as it stands, whatever its schema. Raises StoreBusy, StoreRefused."""
+    unlock = None
+    if url.get_backend_name() == "sqlite":
+        unlock = _lock(Path(url.database or ""))
+    return Store(url, _engine(url, read_only=False), unlock)
+
+
+@contextlib.contextmanager
+def closing_on_error(store: Store) -> Iterator[None]:
+    """Close the store where what follows fails."""
+    try:
+        yield
+    except BaseException:
+        store.close()
+        raise
+
+
+def revision_of(store: Store) -> str | None:
+    """Tell which migration the store stands at; None where there is no store yet."""
+    with translated(store.url), store.engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        revision = connection.scalar(
+            sa.select(sa.column("version_num")).select_from(sa.table("alembic_version"))
+        )
+        return None if revision is None else str(revision)
+
+
+def _check_revision(store: Store) -> None:
+    revision = revision_of(store)
+    if revision is None:
+        raise StoreMissing(f"{masked(store.url)} holds no store; `thingline ingest` makes one.")
+    if revision > SCHEMA_REVISION:
+        raise StoreTooNew(
+            f"{masked(store.url)} is of schema {revision}, newer than this thingline knows"
+            f" ({SCHEMA_REVISION}); install a newer thingline."
+        )
+    if revision < SCHEMA_REVISION:
+        raise StoreTooOld(f"{masked(store.url)} is of schema {revision}; run `thingline db upgrade`.")
+
+
+def _engine(url: URL, *, read_only: bool) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, read_only=read_only)
+    try:
+        return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    except ModuleNotFoundError:
+        raise UsageError("PostgreSQL needs a driver: pip install 'thingline[postgres]'.") from None
+
+
+def _sqlite_engine(url: URL, *, read_only: bool) -> Engine:
+    path = Path(url.database or "")
+    if read_only and not path.exists():
+        raise StoreMissing(f"There is no store at {path}; `thingline ingest` makes one.")
+    uri = f"file:{quote(str(path))}?mode={'ro' if read_only else 'rwc'}"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
+            # An acknowledgement to a queue follows the commit, so a commit must outlive a power cut.
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA cache_size=-131072")
+            connection.execute("PRAGMA wal_autocheckpoint=8000")
+        else:
+            connection.execute("PRAGMA query_only=ON")
+            connection.execute("PRAGMA cache_size=-32768")
+        return connection
+
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+# --- SQLite's one writer ------------------------------------------------------------------------------------
+
+
+def _lock(path: Path) -> Callable[[], None]:
+    """Take the writer's lock beside a SQLite store. Raises StoreBusy when another process holds it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = _file_system(path.parent)
+        if kind in _NETWORK_FILE_SYSTEMS:
+            raise StoreRefused(
+                f"{path} lies on a network file system ({kind}), where SQLite loses data;"
+                " use a local disk, or PostgreSQL."
+            )
+        handle = open(path.with_name(path.name + ".lock"), "a+b")  # noqa: SIM115 - held while the store is open
+    except OSError as error:
+        raise StoreUnreachable(f"{path} cannot be written: {error.strerror or error}.") from error
+    try:
+        import fcntl
+    except ImportError:  # a system without flock: SQLite's own lock is all there is
+        return handle.close
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise StoreBusy() from None
+    return handle.close
+
+
+def _file_system(folder: Path) -> str:
+    """Name the kind of file system that a folder lies on; "" where the system does not tell."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    place = str(folder.resolve())
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = fields[1].replace("\\040", " ")
+        inside = place == point or place.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= best:
+            best, kind = len(point), fields[2]
+    return kind

@@ -1,0 +1,161 @@
+"""The words of the project as values: evidence, sessions, transitions, answers.
+
+Standard library only, no I/O, no clock. Every time is an integer of epoch milliseconds, UTC; every
+interval is half-open. The values that exist once an event are named tuples, because building one costs a
+fifth of a frozen dataclass; the others are frozen dataclasses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+SECOND_MS = 1_000
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
+
+DUPLICATE_CLIENTID = "DUPLICATE_CLIENTID"
+
+DEFAULT_REALM = "default"
+
+
+class Kind(IntEnum):
+    """What a lifecycle event tells. Only the first two can change a state (FACTS: lifecycle events)."""
+
+    CONNECTED = 1
+    DISCONNECTED = 2
+    CONNECT_FAILED = 3
+    SUBSCRIBED = 4
+    UNSUBSCRIBED = 5
+
+
+EVENT_TYPES: dict[str, Kind] = {
+    "connected": Kind.CONNECTED,
+    "disconnected": Kind.DISCONNECTED,
+    "connect_failed": Kind.CONNECT_FAILED,
+    "subscribed": Kind.SUBSCRIBED,
+    "unsubscribed": Kind.UNSUBSCRIBED,
+}
+
+
+class State(IntEnum):
+    """What the API would say in `connected`; UNKNOWN is our own word for its absence."""
+
+    DISCONNECTED = 0
+    CONNECTED = 1
+    UNKNOWN = 2
+
+    @property
+    def connected(self) -> bool | None:
+        return None if self is State.UNKNOWN else self is State.CONNECTED
+
+
+class Certainty(StrEnum):
+    """How sure a state is: proven, carried on without proof, or not known at all."""
+
+    OBSERVED = "observed"
+    INFERRED = "inferred"
+    UNKNOWN = "unknown"
+
+
+# --- Evidence -----------------------------------------------------------------------------------------------
+
+
+class Event(NamedTuple):
+    """One lifecycle event as AWS published it, losslessly: typed members plus `extra` give its JSON back.
+
+    `extra` is JSON text, or None where the typed members say everything: an object holds further members;
+    an array of one holds the whole original, for the shapes that typed members cannot rebuild (renamed
+    ids, odd timestamps, explicit nulls).
+    """
+
+    client_id: str
+    kind: Kind
+    at_ms: int
+    session_id: str | None = None
+    version: int | None = None
+    reason: str | None = None  # disconnectReason, or connectFailureReason of a connect_failed
+    client_initiated: bool | None = None
+    principal: str | None = None
+    ip: str | None = None
+    thing_name: str | None = None
+    extra: str | None = None
+
+
+class Observation(NamedTuple):
+    """Evidence that is no lifecycle event: a registry event or an API check, kept as the JSON it came in.
+
+    `kind` is "registry" or "check"; `subject` the thing (or client) that it speaks of, where it names one;
+    `at_ms` its own stamp, or the moment of asking.
+    """
+
+    kind: str
+    subject: str | None
+    at_ms: int
+    body: str
+
+
+class Watch(NamedTuple):
+    """A statement that the path `source` was recording throughout `[from_ms, to_ms)`."""
+
+    source: str
+    from_ms: int
+    to_ms: int
+
+
+Evidence = Event | Observation | Watch
+
+
+class Learned(NamedTuple):
+    """One piece of evidence, where it stood, and the moment of learning that a recording claims for it."""
+
+    evidence: Evidence
+    position: int  # offset in bytes of the record in its (uncompressed) source
+    known_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """What could not be read: its first 64 KiB, and enough to find and recognise the whole."""
+
+    reason: str  # a slug: not-json, too-large, too-deep, no-client-id, ambiguous-timestamp, future-stamp, ...
+    detail: str
+    head: bytes
+    length: int
+    sha256: str
+    position: int
+
+
+# --- Sessions and transitions -------------------------------------------------------------------------------
+
+
+class Session(NamedTuple):
+    """The merge of all evidence of one session: each member the smallest that any copy gives.
+
+    `session_id` is "" for evidence without one; such a row holds exactly one half (connect or disconnect).
+    """
+
+    session_id: str
+    version: int | None
+    connect_ms: int | None
+    disconnect_ms: int | None
+    reason: str | None
+
+
+class Transition(NamedTuple):
+    """A change of answer, in force from `at_ms` to the next transition's `at_ms`.
+
+    `timestamp_ms` is AWS's stamp (None where only bounds are known); `[not_before_ms, not_after_ms]` bounds
+    the true instant. `proved_from_ms` speaks of the stretch *before* the transition: proven from there up to
+    `at_ms`; None where nothing proves it. `rule` names the rule of ingest/reduce.py that made it.
+    """
+
+    at_ms: int
+    state: State
+    timestamp_ms: int | None
+    reason: str | None
+    not_before_ms: int | None
+    not_after_ms: int | None
+    rule: str
+    proved_from_ms: int | None

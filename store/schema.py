@@ -1,0 +1,216 @@
+"""The tables, as SQLAlchemy sees them. Migrations build them; a test holds the two equal.
+
+Keys are chosen for the write path. Evidence is clustered by time, because it arrives by time: a unique key
+that led with the client would dirty a page an event. Transitions are clustered by client, because they are
+asked for by client. Strings that recur are interned in `texts`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+)
+
+from store.model import Kind, State
+
+metadata = MetaData()
+
+# STRICT tables of SQLite know INTEGER only; PostgreSQL tells widths apart.
+BIG = BigInteger().with_variant(Integer, "sqlite")
+SMALL = SmallInteger().with_variant(Integer, "sqlite")
+
+_STRICT: dict[str, Any] = {"sqlite_strict": True}
+_CLUSTERED: dict[str, Any] = {"sqlite_strict": True, "sqlite_with_rowid": False}
+
+# Numbers of the rules of ingest/reduce.py in `transitions.rule_no`; names and numbers never change meaning.
+RULES: dict[str, int] = {
+    "first-evidence": 0,
+    "connect": 1,
+    "disconnect": 2,
+    "takeover": 3,
+    "takeover-unseen": 4,
+    "connect-lost": 5,
+    "disconnect-lost": 6,
+}
+RULE_NAMES: dict[int, str] = {number: name for name, number in RULES.items()}
+STATES: dict[int, State] = {state.value: state for state in State}
+KINDS: dict[int, Kind] = {kind.value: kind for kind in Kind}
+
+realms = Table(
+    "realms",
+    metadata,
+    Column("realm_no", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    **_STRICT,
+)
+
+texts = Table(
+    "texts",
+    metadata,
+    Column("text_no", Integer, primary_key=True),
+    Column("text", Text, nullable=False, unique=True),
+    **_STRICT,
+)
+
+rules = Table(
+    "rules",
+    metadata,
+    Column("rule_no", SMALL, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False, unique=True),
+    **_STRICT,
+)
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("client_no", Integer, primary_key=True),
+    Column("realm_no", Integer, ForeignKey("realms.realm_no"), nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("first_ms", BIG),  # stamp of its first evidence of any kind
+    Column("last_known_at", BIG),  # kept on PostgreSQL, where writers meet at a client
+    Column("has_strays", SMALL, nullable=False, server_default="0"),  # bears events without session id
+    UniqueConstraint("realm_no", "client_id"),
+    **_STRICT,
+)
+
+things = Table(
+    "things",
+    metadata,
+    Column("thing_no", Integer, primary_key=True),
+    Column("realm_no", Integer, ForeignKey("realms.realm_no"), nullable=False),
+    Column("thing_name", Text, nullable=False),
+    UniqueConstraint("realm_no", "thing_name"),
+    **_STRICT,
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("at_ms", BIG, primary_key=True, autoincrement=False),
+    Column("client_no", Integer, primary_key=True, autoincrement=False),
+    Column("digest", BIG, primary_key=True, autoincrement=False),  # of the whole content: one row a copy
+    Column("kind", SMALL, nullable=False),
+    Column("known_at", BIG, nullable=False),
+    Column("claimed_at", BIG),  # a recording's own knownAt, where it could not be honoured
+    Column("source_no", Integer, nullable=False),
+    Column("session", LargeBinary),  # store/packing.py
+    Column("version", BIG),
+    Column("reason_no", Integer),
+    Column("client_initiated", SMALL),
+    Column("principal_no", Integer),
+    Column("ip_no", Integer),
+    Column("thing_no", Integer),
+    Column("extra", Text),  # JSON, see store.model.Event
+    **_CLUSTERED,
+)
+
+# Which client bore this thing's name last: store/identity.py.
+Index(
+    "evidence_by_thing",
+    evidence.c.thing_no,
+    evidence.c.at_ms,
+    sqlite_where=evidence.c.thing_no.is_not(None),
+    postgresql_where=evidence.c.thing_no.is_not(None),
+)
+
+observations = Table(
+    "observations",
+    metadata,
+    Column("at_ms", BIG, primary_key=True, autoincrement=False),
+    Column("digest", BIG, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text),
+    Column("known_at", BIG, nullable=False),
+    Column("claimed_at", BIG),
+    Column("source_no", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    **_CLUSTERED,
+)
+
+watches = Table(
+    "watches",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("from_ms", BIG, primary_key=True, autoincrement=False),
+    Column("to_ms", BIG, primary_key=True, autoincrement=False),
+    Column("known_at", BIG, nullable=False),
+    Column("claimed_at", BIG),
+    **_CLUSTERED,
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("client_no", Integer, primary_key=True, autoincrement=False),
+    Column("session", LargeBinary, primary_key=True),  # packed identity, store/packing.py
+    Column("version", BIG),
+    Column("connect_ms", BIG),
+    Column("disconnect_ms", BIG),
+    Column("reason_no", Integer),
+    **_STRICT,
+)
+
+# The neighbourhood of a late event, and the tail of a client: store/rows.py.
+Index(
+    "sessions_by_time",
+    sessions.c.client_no,
+    func.coalesce(sessions.c.connect_ms, sessions.c.disconnect_ms),
+)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("client_no", Integer, primary_key=True, autoincrement=False),
+    Column("at_ms", BIG, primary_key=True, autoincrement=False),
+    Column("seq", SMALL, primary_key=True, autoincrement=False),  # among those at one instant; the last holds
+    Column("recorded_at", BIG, primary_key=True, autoincrement=False),
+    Column("superseded_at", BIG),
+    Column("state", SMALL, nullable=False),
+    Column("timestamp_ms", BIG),
+    Column("reason_no", Integer),
+    Column("not_before_ms", BIG),  # null where equal to the timestamp
+    Column("not_after_ms", BIG),
+    Column("rule_no", SMALL, nullable=False),
+    Column("proved_from_ms", BIG),  # of the stretch before this row
+    **_CLUSTERED,
+)
+
+# The newest known_at that each writer committed; slot 0 is SQLite's one writer. Together: the watermark.
+watermarks = Table(
+    "watermarks",
+    metadata,
+    Column("slot", SMALL, primary_key=True, autoincrement=False),
+    Column("last_known_at", BIG, nullable=False),
+    Column("replay_source_no", Integer),  # set while the last commit came from a recording
+    **_STRICT,
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("quarantine_no", Integer, primary_key=True),
+    Column("source_no", Integer, nullable=False),
+    Column("position", BIG, nullable=False),
+    Column("known_at", BIG, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("length", BIG, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("head", LargeBinary, nullable=False),
+    Column("replayed_at", BIG),
+    UniqueConstraint("source_no", "position", "sha256"),
+    **_STRICT,
+)

@@ -1,0 +1,45 @@
+"""The watermark: the newest moment of learning below which nothing can still be committed.
+
+A question "as known at K" beyond it is cut to it, so that the same question gives the same answer for ever.
+SQLite has one writer, whose moments rise with every commit. On PostgreSQL every running transaction holds an
+advisory lock whose key is a lower bound of its moments, taken before it chooses them; a transaction that
+begins later than our look at the locks chooses moments later than the server's clock at that look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from store.rows import WRITER_LOCK, WRITER_LOCK_MASK
+
+Execute = Callable[..., Any]  # a driver connection's: statement, values -> cursor
+
+_NEWEST = "SELECT max(last_known_at) FROM watermarks"
+
+# A bigint lock shows as two halves in pg_locks; the running ones of our kind, as their times.
+_RUNNING = """
+    SELECT min(((classid::bigint << 32) | objid::bigint) & %(mask)s::bigint)
+    FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (((classid::bigint << 32) | objid::bigint) & ~(%(mask)s::bigint)) = %(lock)s::bigint
+"""
+
+
+def watermark(execute: Execute, *, is_sqlite: bool) -> int:
+    """Give the watermark; -1 where nothing was ever learned.
+
+    On PostgreSQL it is asked before the snapshot of the reads that it bounds is taken.
+    """
+    newest = execute(_NEWEST).fetchone()[0]
+    if newest is None:
+        return -1
+    if is_sqlite:
+        return int(newest)
+    bounds = [int(newest)]
+    bounds.append(execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 1").fetchone()[0])
+    running = execute(_RUNNING, {"lock": WRITER_LOCK, "mask": WRITER_LOCK_MASK}).fetchone()[0]
+    if running is not None:
+        bounds.append(running - 1)
+    return min(bounds)

@@ -1,0 +1,221 @@
+"""Live ingest, whole semantics on, beside the naive path and the raw insert; and bytes an event."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sqlite3
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+
+from ingest.decode import decode_stream
+from ingest.writer import Writer
+from store.engine import open_writer, parse_url
+from tests.builders import T0
+
+pytestmark = pytest.mark.bench
+
+EVENTS = 200_000
+DEVICES = 10_000
+ROUNDS = 3
+BATCH = 20_000
+NAIVE_BATCH = 5_000
+
+
+def lines(rng: random.Random, count: int, devices: int) -> bytes:
+    """Write `count` events of a fleet as AWS publishes them, in order of time, sessions of minutes to hours."""
+    import heapq
+
+    due = [(T0 + rng.randrange(3_600_000), number, False) for number in range(devices)]
+    heapq.heapify(due)
+    version = [0] * devices
+    session = [""] * devices
+    principals = [f"{rng.getrandbits(256):064x}" for _ in range(devices)]
+    out = []
+    for _ in range(count):
+        at_ms, number, up = heapq.heappop(due)
+        if not up:
+            session[number] = f"{rng.getrandbits(128):032x}"
+            tail = {"ipAddress": f"198.51.100.{number % 250}", "versionNumber": version[number]}
+            kind = "connected"
+        else:
+            tail = {
+                "clientInitiatedDisconnect": False,
+                "disconnectReason": "CONNECTION_LOST",
+                "versionNumber": version[number],
+            }
+            kind = "disconnected"
+            version[number] += 1
+        out.append(
+            msgspec.json.encode(
+                {
+                    "clientId": f"device-{number:06}",
+                    "timestamp": at_ms,
+                    "eventType": kind,
+                    "sessionIdentifier": session[number],
+                    "principalIdentifier": principals[number],
+                    **tail,
+                }
+            )
+        )
+        pause_ms = rng.randrange(1_000, 600_000) if up else rng.randrange(60_000, 7_200_000)
+        heapq.heappush(due, (at_ms + pause_ms, number, not up))
+    return b"\n".join(out)
+
+
+def ours(url: str, data: bytes) -> None:
+    chunks = [data[start : start + (1 << 20)] for start in range(0, len(data), 1 << 20)]
+    with open_writer(parse_url(url)) as store, Writer(store) as writer:
+        records = decode_stream(chunks, now=lambda: T0 + 10**12)
+        while batch := list(itertools.islice(records, BATCH)):
+            writer.write(batch, source="bench")
+
+
+NAIVE_TABLES = (
+    "CREATE TABLE evidence (client TEXT, at BIGINT, kind TEXT, session TEXT, version BIGINT, reason TEXT,"
+    " principal TEXT, ip TEXT, UNIQUE (client, session, kind, at))",
+    "CREATE INDEX evidence_at ON evidence (at)",
+    "CREATE TABLE transitions (client TEXT, at BIGINT, state INT, stamp BIGINT, reason TEXT, PRIMARY KEY (client, at))",
+)
+
+
+def naive_rows(data: bytes) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """Decode, and take every event for a transition: latest wins, no sessions, one clock."""
+    for line in data.split(b"\n"):
+        e = msgspec.json.decode(line)
+        evidence = (
+            e["clientId"],
+            e["timestamp"],
+            e["eventType"],
+            e["sessionIdentifier"],
+            e["versionNumber"],
+            e.get("disconnectReason"),
+            e["principalIdentifier"],
+            e.get("ipAddress"),
+        )
+        up = e["eventType"] == "connected"
+        yield evidence, (e["clientId"], e["timestamp"], int(up), e["timestamp"], e.get("disconnectReason"))
+
+
+def naive_sqlite(path: Path, data: bytes) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    for statement in NAIVE_TABLES:
+        db.execute(statement)
+    rows = naive_rows(data)
+    while batch := list(itertools.islice(rows, NAIVE_BATCH)):
+        db.execute("BEGIN")
+        db.executemany(
+            "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [b[0] for b in batch]
+        )
+        db.executemany("INSERT OR IGNORE INTO transitions VALUES (?, ?, ?, ?, ?)", [b[1] for b in batch])
+        db.execute("COMMIT")
+    db.close()
+
+
+def naive_postgres(url: str, data: bytes) -> None:
+    with psycopg.connect(libpq(url)) as db:
+        for statement in NAIVE_TABLES:
+            db.execute(statement)  # type: ignore[call-overload]
+        for table in ("evidence", "transitions"):
+            db.execute(f"CREATE TEMP TABLE {table}_in (LIKE {table})")  # type: ignore[call-overload]
+        db.commit()
+        rows = naive_rows(data)
+        while batch := list(itertools.islice(rows, NAIVE_BATCH)):
+            for index, table in enumerate(("evidence", "transitions")):
+                with db.cursor() as cursor:
+                    with cursor.copy(f"COPY {table}_in FROM STDIN") as copy:  # type: ignore[call-overload]
+                        for row in batch:
+                            copy.write_row(row[index])
+                    cursor.execute(f"INSERT INTO {table} SELECT * FROM {table}_in ON CONFLICT DO NOTHING")  # type: ignore[call-overload] # noqa: S608
+                    cursor.execute(f"TRUNCATE {table}_in")  # type: ignore[call-overload]
+            db.commit()
+
+
+def raw_sqlite(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert decoded evidence only: unique key and second index, batches of 5,000."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    for statement in NAIVE_TABLES[:2]:
+        db.execute(statement)
+    for start in range(0, len(rows), NAIVE_BATCH):
+        db.execute("BEGIN")
+        db.executemany(
+            "INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows[start : start + NAIVE_BATCH]
+        )
+        db.execute("COMMIT")
+    db.close()
+
+
+def libpq(url: str) -> str:
+    return url.replace("postgresql+psycopg:", "postgresql:")
+
+
+def timed(run: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def report(name: str, rates: dict[str, list[float]]) -> None:
+    print(f"\n{name}: {EVENTS:,} events, {DEVICES:,} devices, {ROUNDS} rounds in turn, medians")
+    naive = statistics.median(rates["naive"])
+    for path, found in rates.items():
+        middle = statistics.median(found)
+        print(
+            f"  {path:<8} {middle:>10,.0f} events/s   {middle / naive:5.2f} x naive   (all: {', '.join(f'{r:,.0f}' for r in found)})"
+        )
+
+
+def test_live_ingest_into_sqlite(tmp_path: Path) -> None:
+    data = lines(random.Random(1), EVENTS, DEVICES)
+    decoded = [row[0] for row in naive_rows(data)]
+    rates: dict[str, list[float]] = {"raw": [], "naive": [], "ours": []}
+    for turn in range(ROUNDS):
+        runs: dict[str, Callable[[], None]] = {
+            "raw": lambda: raw_sqlite(tmp_path / f"raw{turn}.db", decoded),  # noqa: B023 - run at once
+            "naive": lambda: naive_sqlite(tmp_path / f"naive{turn}.db", data),  # noqa: B023
+            "ours": lambda: ours(f"sqlite:///{tmp_path}/ours{turn}.db", data),  # noqa: B023
+        }
+        for name, run in runs.items():
+            rates[name].append(EVENTS / timed(run))
+    report("SQLite", rates)
+    with sqlite3.connect(tmp_path / "ours0.db") as db, sqlite3.connect(tmp_path / "naive0.db") as naive:
+        (stored,) = db.execute("SELECT count(*) FROM evidence").fetchone()
+        (transitions,) = db.execute("SELECT count(*) FROM transitions").fetchone()
+        assert (stored, transitions) == (EVENTS, EVENTS)
+        assert naive.execute("SELECT count(*) FROM transitions").fetchone() == (EVENTS,)
+    size = (tmp_path / "ours0.db").stat().st_size
+    print(
+        f"  bytes an event, everything counted: {size / EVENTS:.0f} (naive {(tmp_path / 'naive0.db').stat().st_size / EVENTS:.0f})"
+    )
+    with sqlite3.connect(tmp_path / "ours0.db") as db:
+        for name, used in db.execute(
+            "SELECT name, sum(pgsize) FROM dbstat GROUP BY name ORDER BY 2 DESC LIMIT 8"
+        ):
+            print(f"    {name:<32} {used / EVENTS:6.1f}")
+
+
+def test_live_ingest_into_postgresql(postgres_url: str) -> None:
+    data = lines(random.Random(1), EVENTS, DEVICES)
+    rates: dict[str, list[float]] = {"naive": [], "ours": []}
+    admin = libpq(postgres_url)
+    for turn in range(ROUNDS):
+        for name in rates:
+            database = f"bench_{name}_{turn}"
+            with psycopg.connect(admin, autocommit=True) as db:
+                db.execute(f"CREATE DATABASE {database}")  # type: ignore[call-overload]
+            url = str(parse_url(postgres_url).set(database=database).render_as_string(hide_password=False))
+            run = naive_postgres if name == "naive" else ours
+            rates[name].append(EVENTS / timed(lambda: run(url, data)))  # noqa: B023 - run at once
+            with psycopg.connect(libpq(url)) as db:
+                row = db.execute("SELECT count(*) FROM transitions").fetchone()
+                assert row == (EVENTS,)
+    report("PostgreSQL (fsync off)", rates)
