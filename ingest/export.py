@@ -10,7 +10,8 @@ from store.engine import Store
 from store.model import Evidence, Observation, Watch
 from store.reading import EVENT_COLUMNS, EVENT_FROM, event_from
 
-_EVENTS = f"SELECT e.known_at, {EVENT_COLUMNS} FROM {EVENT_FROM} ORDER BY e.known_at, e.at_ms, e.client_no, e.digest"
+# By the digest before the client: it is the same in every store, the number of a client is not.
+_EVENTS = f"SELECT e.known_at, {EVENT_COLUMNS} FROM {EVENT_FROM} ORDER BY e.known_at, e.at_ms, e.digest, e.client_no"
 _OBSERVATIONS = (
     "SELECT known_at, kind, subject, at_ms, body FROM observations ORDER BY known_at, at_ms, digest"
 )

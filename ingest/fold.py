@@ -9,7 +9,7 @@ beyond the client's tail comes through the `History` that the caller hands in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -24,9 +24,7 @@ from ingest.reduce import (
     session_of,
     stamp_of,
 )
-from store.model import HOUR_MS, Event, Kind, Session, Transition
-
-Identity = tuple[str, int, int]
+from store.model import HOUR_MS, Event, Identity, Kind, Session, Transition
 
 BESIDE = 3  # sessions to show on either side of what changed, at first
 TAIL = 4  # sessions to keep in memory a client, at least; and all within 2 SKEW of its newest
@@ -72,6 +70,7 @@ class Client:
     tail: dict[Identity, Session] = field(default_factory=dict)
     opens_left: bool = False  # the tail is not the whole history
     newest_ms: int = -1  # largest stamp of a session in the tail
+    last: Session | None = None  # the newest session, where it has a connect and no neighbour moves it
     first_ms: int | None = None
     has_strays: bool = False
     last_known_at: int | None = None
@@ -88,9 +87,24 @@ class Folded:
     late: bool = False  # it needed more than the tail
 
 
-def fold(client: Client, events: Iterable[Event], history: History) -> Folded:
+def fold(client: Client, events: Sequence[Event], history: History) -> Folded:
     """Fold one step of evidence (equal known_at) into the client; updates `client`, returns the changes."""
     folded = Folded()
+    if len(events) > 1:
+        events = sorted(events, key=_stamp)
+    for index, event in enumerate(events):
+        if not _append(client, event, history, folded):
+            _insert(client, events[index:], history, folded)
+            break
+    return folded
+
+
+def _stamp(event: Event) -> int:
+    return event.at_ms
+
+
+def _insert(client: Client, events: Sequence[Event], history: History, folded: Folded) -> None:
+    """Fold events that may belong anywhere in the history."""
     changes: dict[Identity, tuple[Session | None, Session]] = {}
     first_ms = client.first_ms
     for event in events:
@@ -104,9 +118,7 @@ def fold(client: Client, events: Iterable[Event], history: History) -> Folded:
         if key in changes:
             before, held = changes[key]
         else:
-            held = client.tail.get(key)
-            if held is None and client.opens_left:
-                held = history.find(client.client_no, key)
+            held = _held(client, key, history, folded)
             before = held
         merged = row if held is None else merge(held, row)
         if held is not None:
@@ -116,16 +128,19 @@ def fold(client: Client, events: Iterable[Event], history: History) -> Folded:
         changes[key] = (before, merged)
         if not row.session_id:
             client.has_strays = True
-    if not changes and first_ms == client.first_ms:
-        return folded
-    if len(changes) == 1 and first_ms == client.first_ms and not client.has_strays:
-        ((key, (before, after)),) = changes.items()
-        if _append(client, key, before, after, folded):
-            return folded
     for span in _spans(changes, client, first_ms):
         _fold_span(client, span, history, folded, first_ms)
         client.first_ms = first_ms  # the earliest span, folded first, is the one that it concerns
-    return folded
+
+
+def _held(client: Client, key: Identity, history: History, folded: Folded) -> Session | None:
+    """Find what is held of a session: in the tail, in this step, or in the store."""
+    held = client.tail.get(key)
+    if held is None:
+        held = folded.sessions.get(key)
+    if held is None and client.opens_left:
+        held = history.find(client.client_no, key)
+    return held
 
 
 def _disagrees(held: Session, row: Session) -> bool:
@@ -136,37 +151,61 @@ def _disagrees(held: Session, row: Session) -> bool:
 # --- At the end of the history ------------------------------------------------------------------------------
 
 
-def _append(client: Client, key: Identity, before: Session | None, after: Session, folded: Folded) -> bool:
+def _append(client: Client, event: Event, history: History, folded: Folded) -> bool:
     """Take the common case at the cost of one link: a new newest session, or the newest one's disconnect.
 
     Returns False, with nothing changed, where the event is not of that kind.
     """
-    last = max(client.tail.values(), key=stamp_of, default=None)
-    if last is None or last.connect_ms is None or not _follows(last, client.tail):
+    last, session_id, at_ms = client.last, event.session_id, event.at_ms
+    if event.kind > Kind.DISCONNECTED:
+        return client.first_ms is not None and at_ms >= client.first_ms
+    if last is None or last.connect_ms is None or session_id is None or client.has_strays:
         return False
-    if before is None:
-        if (
-            after.connect_ms is None
-            or after.connect_ms <= client.newest_ms
-            or not _follows(after, client.tail)
-        ):
+    own = session_id == last.session_id
+    if event.kind is Kind.CONNECTED:
+        if own or at_ms <= client.newest_ms:
+            return own and at_ms == last.connect_ms and event.version == last.version
+        key = Identity(session_id)
+        near = at_ms - last.connect_ms <= SKEW_MS
+        if near and (event.version is None or last.version is None or event.version < last.version):
             return False
-        now = _alone(after)
-        old_end = link(_alone(last), None)
-        new_end = link(_alone(last), now) + link(now, None)
+        if _held(client, key, history, folded) is not None:
+            return False
+        after = Session(session_id, event.version, at_ms, None, None)
+        old = [] if last.disconnect_ms is None else link(_alone(last), None)
+        new = link(_alone(last), Placed(after, at_ms, None))
     else:
-        if before is not last or before[:3] != after[:3]:
+        if not own or event.version != last.version:
             return False
-        old_end = link(_alone(before), None)
-        new_end = link(_alone(after), None)
-    start_ms = stamp_of(last)
-    if any(row.at_ms <= start_ms for row in (*old_end, *new_end)):
+        if last.disconnect_ms is not None:
+            return last.disconnect_ms == at_ms and last.reason == event.reason
+        if at_ms <= last.connect_ms:
+            return False
+        key = Identity(session_id)
+        after = Session(session_id, last.version, last.connect_ms, at_ms, event.reason)
+        old, new = [], link(Placed(after, last.connect_ms, at_ms), None)
+    if new[0].at_ms <= last.connect_ms or (old and old[0].at_ms <= last.connect_ms):
         return False  # an instant shared with the row before: its seq is for the window to count
-    folded.removed, folded.added = _differences(_keyed(old_end), _keyed(new_end))
-    folded.sessions[key] = client.tail[key] = after
-    client.newest_ms = max(client.newest_ms, stamp_of(after))
+    added = [Row(row.at_ms, 0, row) for row in new]
+    if old:
+        removed = [Row(row.at_ms, 0, row) for row in old]
+        _net(
+            folded, [row for row in removed if row not in added], [row for row in added if row not in removed]
+        )
+    elif folded.removed:
+        _net(folded, [], added)
+    else:
+        folded.added += added
+    folded.sessions[key] = client.tail[key] = client.last = after
+    client.newest_ms = stamp_of(after)
     _trim(client)
     return True
+
+
+def find_last(tail: dict[Identity, Session]) -> Session | None:
+    """Give the newest session of a tail, if it has a connect and comes last at its own stamp."""
+    last = max(tail.values(), key=stamp_of, default=None)
+    return last if last is not None and last.connect_ms is not None and _follows(last, tail) else None
 
 
 def _follows(session: Session, tail: dict[Identity, Session]) -> bool:
@@ -355,12 +394,11 @@ def _partners_shown(window: Window, span: _Span, changed: list[Row]) -> bool:
             return False
         near_ms = earlier[-2] - 2 * SKEW_MS
         for row in rows:
-            if row.connect_ms is None and row.disconnect_ms is not None and row.disconnect_ms >= near_ms:
-                if (
-                    row.version is not None
-                    and connects.get(row.version, _EVER_MS) > row.disconnect_ms + SKEW_MS
-                ):
-                    return False
+            end_ms = row.disconnect_ms
+            if row.connect_ms is not None or row.version is None or end_ms is None or end_ms < near_ms:
+                continue
+            if connects.get(row.version, _EVER_MS) > end_ms + SKEW_MS:
+                return False
     return True
 
 
@@ -388,3 +426,4 @@ def _keep(client: Client, span: _Span, folded: Folded) -> None:
         else:
             client.tail.pop(key, None)
     _trim(client)
+    client.last = find_last(client.tail)

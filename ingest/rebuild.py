@@ -13,11 +13,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from ingest.fold import Client, Identity, Window, fold
+from ingest.fold import Client, Window, fold
 from ingest.reduce import stamp_of
 from ingest.writer import Pending, record_step
 from store.engine import Store, translated
-from store.model import Event, Session
+from store.model import Event, Identity, Session
 from store.packing import pack_identity
 from store.reading import EVENT_COLUMNS, EVENT_FROM, event_from
 from store.rows import Rows, rows_of

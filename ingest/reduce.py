@@ -58,6 +58,7 @@ from store.model import (
     HOUR_MS,
     MINUTE_MS,
     Event,
+    Identity,
     Kind,
     Session,
     State,
@@ -73,7 +74,6 @@ CONNECTED_REASON = "NONE"  # what the API says of a connected thing
 CONNECT_RULES = frozenset({"connect", "takeover"})  # of the one row that each session with a connect has
 
 _CONNECTED, _DISCONNECTED = State.CONNECTED, State.DISCONNECTED
-_VERSIONS = 2**20 - 1  # that evidence without session id is told apart by, beside its kind and stamp
 _LARGEST = "\U0010ffff"  # sorts after every reason: a missing one counts as largest
 
 
@@ -87,18 +87,14 @@ def session_of(event: Event) -> Session:
     return Session(event.session_id or "", event.version, None, event.at_ms, event.reason)
 
 
-def identity(session: Session) -> tuple[str, int, int]:
-    """Name what the evidence is merged by: the session id, else kind, millisecond and version of its one half.
-
-    The last two are one number of less than 64 bits, which is what the store has room for. Two versions of one
-    millisecond would have to lie a multiple of _VERSIONS apart to be taken for one.
-    """
+def identity(session: Session) -> Identity:
+    """Name what the session's evidence is merged by."""
     if session.session_id:
-        return (session.session_id, 0, 0)
-    version = 0 if session.version is None else 1 + session.version % _VERSIONS
+        return Identity(session.session_id)
+    version = -1 if session.version is None else session.version
     if session.connect_ms is not None:
-        return ("", Kind.CONNECTED, session.connect_ms * (_VERSIONS + 1) + version)
-    return ("", Kind.DISCONNECTED, (session.disconnect_ms or 0) * (_VERSIONS + 1) + version)
+        return Identity("", Kind.CONNECTED, session.connect_ms, version)
+    return Identity("", Kind.DISCONNECTED, session.disconnect_ms or 0, version)
 
 
 def _smallest(a: int | None, b: int | None) -> int | None:
@@ -127,9 +123,9 @@ def merge(a: Session, b: Session) -> Session:
     )
 
 
-def merge_all(events: Iterable[Event]) -> dict[tuple[str, int, int], Session]:
+def merge_all(events: Iterable[Event]) -> dict[Identity, Session]:
     """Merge one client's events, in any order, into a row an identity; other kinds are passed over."""
-    rows: dict[tuple[str, int, int], Session] = {}
+    rows: dict[Identity, Session] = {}
     for event in events:
         if event.kind <= Kind.DISCONNECTED:
             row = session_of(event)

@@ -9,7 +9,7 @@ sessions or transitions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -17,13 +17,14 @@ from typing import Any
 
 import msgspec
 
-from ingest.fold import STRAY_TAIL, TAIL, Client, Folded, Identity, Row, Window, fold
+from ingest.fold import STRAY_TAIL, TAIL, Client, Folded, Row, Window, find_last, fold
 from ingest.reduce import SKEW_MS, identity, session_of, stamp_of
 from store.clock import Clock, system_clock
 from store.engine import Store, translated
 from store.model import (
     DEFAULT_REALM,
     Event,
+    Identity,
     Kind,
     Learned,
     Observation,
@@ -225,9 +226,11 @@ class Writer:
         for no, row in missing.items():
             tail = tails.get(no, [])
             enough = 2 * (STRAY_TAIL if row.has_strays else TAIL)
+            held = {identity(session): session for session in reversed(tail)}
             clients[row.client_id] = Client(
                 client_no=no,
-                tail={identity(session): session for session in reversed(tail)},
+                tail=held,
+                last=find_last(held),
                 opens_left=len(tail) >= enough,
                 newest_ms=max((stamp_of(session) for session in tail), default=-1),
                 first_ms=row.first_ms,

@@ -173,7 +173,8 @@ def _questions(lines: Any) -> Iterator[Any]:
             raise UsageError(
                 f'Line {number} is no question; give {{"thingName": TEXT, "at": TIME, "knownAt": TIME}}.'
             )
-        yield Question(name, time, known_at)
+        # A number is read as it is on the command line: seconds or milliseconds, and no other.
+        yield Question(name, str(time), None if known_at is None else str(known_at))
 
 
 def _is_time(value: object) -> bool:

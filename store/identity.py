@@ -58,5 +58,5 @@ def bindings(names: Names, thing_name: str, known_at: int) -> list[Binding]:
                 spoken.pop()  # the last of those at one instant holds
             if not spoken or spoken[-1][1] != client_no:
                 spoken.append((at_ms, client_no))
-    ends = [from_ms for from_ms, _ in spoken[1:]]
-    return [Binding(from_ms, to_ms, no) for (from_ms, no), to_ms in zip(spoken, [*ends, None], strict=True)]
+    ends = [*(from_ms for from_ms, _ in spoken), None][1:]
+    return [Binding(from_ms, to_ms, no) for (from_ms, no), to_ms in zip(spoken, ends, strict=True)]

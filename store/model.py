@@ -143,6 +143,15 @@ class Session(NamedTuple):
     reason: str | None
 
 
+class Identity(NamedTuple):
+    """What a session's evidence is merged by: its id; for evidence without one, all that it says of itself."""
+
+    session_id: str
+    kind: int = 0  # the rest is of evidence without an id: Kind of its one half, its stamp, its version
+    stamp_ms: int = 0
+    version: int = -1  # -1: none
+
+
 class Transition(NamedTuple):
     """A change of answer, in force from `at_ms` to the next transition's `at_ms`.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from store.model import Kind, Session
+from store.model import Identity, Kind, Session
 
 _STRAY_CONNECT, _STRAY_DISCONNECT, _HEX, _DASHED, _TEXT = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
 
@@ -35,13 +35,13 @@ def unpack_id(packed: bytes) -> str:
     return packed[1:].decode() if shape == _TEXT else ""
 
 
-def pack_identity(identity: tuple[str, int, int]) -> bytes:
-    """Pack what a session is merged by: its id, or kind and millisecond of evidence without one."""
-    session_id, kind, stamp_ms = identity
-    if session_id:
-        return pack_id(session_id)
-    shape = _STRAY_CONNECT if kind == Kind.CONNECTED else _STRAY_DISCONNECT
-    return shape + stamp_ms.to_bytes(8, "big", signed=True)
+def pack_identity(identity: Identity) -> bytes:
+    """Pack what a session is merged by: its id, or what evidence without one says of itself."""
+    if identity.session_id:
+        return pack_id(identity.session_id)
+    shape = _STRAY_CONNECT if identity.kind == Kind.CONNECTED else _STRAY_DISCONNECT
+    stamp = identity.stamp_ms.to_bytes(8, "big", signed=True)
+    return shape + stamp + identity.version.to_bytes(8, "big", signed=True)
 
 
 def session_from(

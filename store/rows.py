@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 from store.clock import Clock
 from store.engine import Store
-from store.model import Session
+from store.model import Identity, Session
 from store.packing import pack_identity, session_from
 
-Identity = tuple[str, int, int]
 Values = tuple[Any, ...]
 
 WRITER_LOCK = (

@@ -1,0 +1,156 @@
+"""What one question costs: seeks, on both engines, as their planners say of a store of some size."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ingest.writer import Writer
+from store.answer import prepared
+from store.engine import Store, open_reader, open_writer, parse_url
+from store.model import Event, Learned
+from store.schema import metadata
+from tests.builders import T0, connect, disconnect
+
+BACK = 500 * 86_400_000
+CLIENTS = 3_000
+SESSIONS = 3
+BIG = {"evidence", "transitions", "sessions", "clients", "things"}
+AT = T0 - BACK + 9_000_000
+
+# Every statement that a question about one thing asks.
+VALUES: dict[str, dict[str, Any]] = {
+    "client": {"realm": "default", "name": "client-7"},
+    "thing": {"realm": "default", "name": "thing-7"},
+    "client_id": {"client_no": 7},
+    "bound": {"thing_no": 7, "at_ms": AT, "known_at": T0},
+    "bearers": {"thing_no": 7, "known_at": T0},
+    "in_force": {"client_no": 7, "at_ms": AT, "known_at": T0},
+    "next": {"client_no": 7, "at_ms": AT, "known_at": T0},
+    "before": {"client_no": 7, "at_ms": AT, "known_at": T0},
+    "timeline": {"client_no": 7, "known_at": T0, "from_ms": AT, "to_ms": AT + 1_000_000},
+    "fell": {"client_no": 7, "from_ms": AT, "at_ms": AT + 1_000_000, "known_at": T0},
+    "sessions": {"client_no": 7},
+    "evidence_at": {"client_no": 7, "at_ms": AT, "known_at": T0},
+}
+# The columns that each one seeks by.
+SEEKS: dict[str, set[str]] = {
+    "client": {"realm_no", "client_id"},
+    "thing": {"realm_no", "thing_name"},
+    "client_id": {"client_no"},
+    "bound": {"thing_no", "at_ms"},
+    "bearers": {"thing_no"},
+    "in_force": {"client_no", "at_ms"},
+    "next": {"client_no", "at_ms"},
+    "before": {"client_no", "at_ms"},
+    "timeline": {"client_no", "at_ms"},
+    "fell": {"client_no", "at_ms"},
+    "sessions": {"client_no"},
+    "evidence_at": {"client_no", "at_ms"},
+}
+# Served in the order of the primary key, up to the first row that fits: an index, and a limit of one.
+FIRST = {"earliest_evidence": {"known_at": T0}}
+
+
+def lived(rng: random.Random) -> Iterator[Event]:
+    """Give many clients' lives; every second one bears a thing's name."""
+    for number in range(CLIENTS):
+        at_ms = T0 - BACK + rng.randrange(1_000_000)
+        for version in range(SESSIONS):
+            for build in (connect, disconnect):
+                at_ms += rng.randrange(1, 900_000)
+                client = f"client-{number}"
+                event = build(at_ms, session=f"{number}-{version}", version=version, client_id=client)
+                yield event._replace(thing_name=f"thing-{number}" if number % 2 else None)
+
+
+@pytest.fixture
+def stored(store_url: str, rng: random.Random) -> Iterator[Store]:
+    url = parse_url(store_url)
+    events = sorted(lived(rng), key=lambda event: event.at_ms)
+    with open_writer(url) as store, Writer(store) as writer:
+        writer.write([Learned(event, 0, event.at_ms + 5_000) for event in events], source="test")
+        with store.detached() as driver:
+            driver.execute("ANALYZE")
+    with open_reader(url) as store:
+        yield store
+
+
+def plan(store: Store, driver: Any, text: str, values: dict[str, Any]) -> list[str]:
+    """List the steps of a plan that touch a table: `SEARCH TABLE USING INDEX ... (condition)`, or a SCAN."""
+    if store.is_sqlite:
+        rows = driver.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall()
+        return [row[3] for row in rows]
+    ((found,),) = driver.execute(f"EXPLAIN (FORMAT JSON) {text}", values).fetchall()
+    return list(nodes(found[0]["Plan"]))
+
+
+def nodes(node: dict[str, Any]) -> Iterator[str]:
+    """Write PostgreSQL's plan in the words of SQLite's: a condition on an index makes a search."""
+    inside = node.get("Plans", [])
+    if "Relation Name" in node:
+        served = inside[0] if node["Node Type"] == "Bitmap Heap Scan" else node
+        index = f" USING INDEX {served['Index Name']}" if "Index Name" in served else ""
+        condition = served.get("Index Cond")
+        verb = "SCAN" if condition is None else "SEARCH"
+        yield f"{verb} {node['Relation Name']}{index} {condition or ''}"
+    for inner in inside:
+        yield from nodes(inner)
+
+
+def statement_of(store: Store, name: str) -> str:
+    return prepared("sqlite" if store.is_sqlite else "postgresql")[name]
+
+
+# The names that statements give their tables, which SQLite's plans speak of.
+ALIASES = {"e": "evidence", "x": "transitions", "s": "sessions", "c": "clients", "t": "things"}
+SCAN = re.compile(r"SCAN (\w+)")
+
+
+def scanned(steps: list[str]) -> list[str]:
+    """Name the big tables that a plan reads through."""
+    found = [match[1] for step in steps if (match := SCAN.match(step))]
+    return [name for alias in found if (name := ALIASES.get(alias, alias)) in BIG]
+
+
+def test_one_thing_costs_seeks(stored: Store) -> None:
+    with stored.detached() as driver:
+        for name, values in VALUES.items():
+            steps = plan(stored, driver, statement_of(stored, name), values)
+            sought = [set(re.findall(r"\w+", step)) for step in steps if step.startswith("SEARCH")]
+            assert any(columns >= SEEKS[name] for columns in sought), (name, steps)
+            assert scanned(steps) == [], (name, steps)
+
+
+def test_the_newest_binding_is_found_by_its_index(stored: Store) -> None:
+    with stored.detached() as driver:
+        for name in ("bound", "bearers"):
+            steps = plan(stored, driver, statement_of(stored, name), VALUES[name])
+            assert any("evidence_by_thing" in step for step in steps), (name, steps)
+
+
+def test_the_beginning_of_history_is_read_in_the_order_of_the_key(stored: Store) -> None:
+    with stored.detached() as driver:
+        for name, values in FIRST.items():
+            steps = plan(stored, driver, statement_of(stored, name), values)
+            # SQLite clusters evidence by its key, so that a scan with no sort is in its order.
+            assert steps == ["SCAN evidence" if stored.is_sqlite else "SCAN evidence USING INDEX evidence_pkey "]
+
+
+def test_the_statements_that_are_not_about_one_thing_are_all_there_are(stored: Store) -> None:
+    """A new statement must be put on one of the lists."""
+    assert SEEKS.keys() == VALUES.keys()
+    whole = {"things", "own_names", "watches"}
+    assert VALUES.keys() | FIRST.keys() | whole == prepared("sqlite").keys()
+    assert BIG < set(metadata.tables)
+
+
+def test_a_scan_is_recognised_as_one(stored: Store) -> None:
+    """What the tests above rely on: on both engines a scan shows in a plan."""
+    with stored.detached() as driver:
+        text = "SELECT max(e.digest) FROM evidence e JOIN clients c ON c.client_no = e.version"
+        assert "evidence" in scanned(plan(stored, driver, text, {}))
