@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy.engine import URL
 
 from store.clock import system_clock
 from store.engine import masked, open_reader, open_writer, parse_url
@@ -85,6 +86,13 @@ class _Progress:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
+def _existing(url: str | None) -> URL:
+    """Read a store's URL, and make sure that there is one: only `ingest` makes it. Raises StoreMissing."""
+    place = parse_url(url)
+    open_reader(place).close()
+    return place
+
+
 @click.command(
     "rebuild",
     **described(
@@ -98,7 +106,7 @@ class _Progress:
 def rebuild(url: str | None, as_json: bool) -> int:
     from ingest.rebuild import rebuild_store
 
-    with open_writer(parse_url(url)) as store:
+    with open_writer(_existing(url)) as store:
         report = rebuild_store(store)
     if as_json:
         import json
@@ -193,7 +201,7 @@ def quarantine_replay(url: str | None, realm: str) -> int:
     from ingest.quarantine import replay
     from ingest.writer import Writer
 
-    with open_writer(parse_url(url)) as store, Writer(store, realm=realm) as writer:
+    with open_writer(_existing(url)) as store, Writer(store, realm=realm) as writer:
         tried, read, counts = replay(store, writer, clock=system_clock)
     click.echo(f"{tried:,} tried, {read:,} read, {counts.stored:,} new pieces of evidence")
     return 0

@@ -8,8 +8,10 @@ sessions or transitions.
 
 from __future__ import annotations
 
+import gc
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -112,7 +114,7 @@ class Writer:
 
     def write(self, batch: Sequence[Learned | Rejected], *, source: str) -> Counts:
         """Write one batch as one transaction. Idempotent. Raises StoreError with nothing half-written."""
-        with translated(self._store.url):
+        with translated(self._store.url), _uncollected():
             try:
                 return self._write(batch, source)
             except BaseException:
@@ -133,12 +135,8 @@ class Writer:
         clients = self._load_clients(
             {item.evidence.client_id for item in learned if type(item.evidence) is Event}
         )
-        live_ms = now
-        if self._store.is_sqlite:
-            live_ms = max(now, mark.last_known_at + 1)
-        else:
-            newest = max((client.last_known_at or 0 for client in clients.values()), default=0)
-            live_ms = max(now, newest + 1)
+        newest = max((client.last_known_at or 0 for client in clients.values()), default=0)
+        live_ms = max(now, mark.last_known_at + 1, newest + 1)
         moments = _Moments(mark, source_no, live_ms, now)
         if claims:
             learned.sort(key=lambda item: (item.known_at_ms is None, item.known_at_ms or 0))
@@ -484,6 +482,18 @@ class _StoredHistory:
             opens_left=len(left) > beside,
             opens_right=len(right) > beside,
         )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the cycle collector out of a batch: it makes no cycles, and scans of it cost a fifth of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def record_step(

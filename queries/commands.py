@@ -193,7 +193,9 @@ def _is_time(value: object) -> bool:
     context_settings={"ignore_unknown_options": True},
 )
 @click.argument("thing", required=False)
-@click.option("--all", "everything", is_flag=True, help="Every thing's periods.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Every thing's periods (with --client: every client's)."
+)
 @click.option("--from", "from_", metavar="TIME", help="Begin here; the transition in force is listed first.")
 @click.option("--to", "to", metavar="TIME", help="End before here.")
 @click.option("--sessions", "as_sessions", is_flag=True, help="Sessions, as merged from their events.")
@@ -232,7 +234,7 @@ def history(
             if everything:
                 if from_ is not None or to is not None:
                     raise UsageError("--all lists whole histories; give --from and --to with a THING.")
-                found = opened.all_periods(known_at=window["known_at"])
+                found = opened.all_periods(known_at=window["known_at"], by_client=by_client)
             else:
                 found = opened.periods(thing, by_client=by_client, **window)
             for one in found:

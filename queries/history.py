@@ -193,18 +193,27 @@ class History:
                 for period in timeline.periods(asker.watched(known_ms)):
                     yield ThingPeriod(name, client_id, period)
 
-    def all_periods(self, *, known_at: Time | None = None) -> Iterator[ThingPeriod]:
-        """List the periods of every thing, by name; each thing's ascend and tile. Memory: the names."""
+    def all_periods(self, *, known_at: Time | None = None, by_client: bool = False) -> Iterator[ThingPeriod]:
+        """List the periods of every thing (or, `by_client`, of every client), by name; each one's ascend and tile.
+
+        A client that an event binds to a thing of another name is listed under that thing. Memory: the names.
+        """
         with self._asking(known_at) as (asker, known_ms):
             watched = asker.watched(known_ms)
-            for name, by_client in self._names(asker):
-                for client_id, timeline in self._timelines(asker, name, None, None, known_ms, by_client):
-                    for period in timeline.periods(watched):
-                        yield ThingPeriod(None if by_client else name, client_id, period)
+            for name, as_client in self._names(asker, by_client=by_client):
+                try:
+                    for client_id, cut in self._timelines(asker, name, None, None, known_ms, as_client):
+                        thing_name = name if is_legal(name) else None
+                        for period in cut.periods(watched):
+                            yield ThingPeriod(thing_name, client_id, period)
+                except ResourceNotFound:
+                    continue  # nobody knew of it then
 
-    def _names(self, asker: Asker) -> list[tuple[str, bool]]:
-        """List whom to ask for: every thing, and every client that speaks for its namesake only."""
-        names = {(row[0], False) for row in asker.rows("things", realm=asker.realm)}
+    def _names(self, asker: Asker, *, by_client: bool) -> list[tuple[str, bool]]:
+        """List whom to ask for: `(name, whether it is a client's id)`."""
+        if by_client:
+            return sorted((row[0], True) for row in asker.rows("all_clients", realm=asker.realm))
+        names = {(row[0], False) for row in asker.rows("things", realm=asker.realm) if is_legal(row[0])}
         for (client_id,) in asker.rows("own_names", realm=asker.realm):
             names.add((client_id, not is_legal(client_id)))
         return sorted(names)

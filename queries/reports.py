@@ -18,7 +18,7 @@ def status(store: Store) -> dict[str, Any]:
         "clients": schema.clients,
         "evidence": schema.evidence,
         "observations": schema.observations,
-        "sessions": schema.sessions,
+        "sessions": schema.session_rows,
         "transitions": schema.transitions,
         "quarantine": schema.quarantine,
     }

@@ -231,6 +231,9 @@ _STATEMENTS: dict[str, str] = {
     "things": """
         SELECT t.thing_name FROM things t JOIN realms r ON r.realm_no = t.realm_no WHERE r.name = :realm
     """,
+    "all_clients": """
+        SELECT c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no WHERE r.name = :realm
+    """,
     # Clients that no event binds to a thing: these speak for the thing of their own name.
     "own_names": """
         SELECT c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
@@ -240,7 +243,7 @@ _STATEMENTS: dict[str, str] = {
     """,
     "sessions": """
         SELECT s.session, s.version, s.connect_ms, s.disconnect_ms, w.text
-        FROM sessions s LEFT JOIN texts w ON w.text_no = s.reason_no
+        FROM session_rows s LEFT JOIN texts w ON w.text_no = s.reason_no
         WHERE s.client_no = :client_no ORDER BY coalesce(s.connect_ms, s.disconnect_ms), s.session
     """,
     "evidence_at": """

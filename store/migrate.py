@@ -43,6 +43,8 @@ def upgrade_existing(url: URL) -> tuple[str, str, str | None]:
 
     Raises StoreMissing, StoreTooNew, StoreBusy.
     """
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        raise StoreMissing(f"There is no store at {url.database}; `thingline ingest` makes one.")
     with locked_store(url) as store:
         before = revision_of(store)
         if before is None:

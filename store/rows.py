@@ -134,14 +134,14 @@ class Rows(ABC):
             " ORDER BY at_ms, seq, recorded_at",
             (client_no,),
         )
-        sessions = self._all(f"SELECT {_SESSION} FROM sessions WHERE client_no = {mark}", (client_no,))
+        sessions = self._all(f"SELECT {_SESSION} FROM session_rows WHERE client_no = {mark}", (client_no,))
         first = self._all(f"SELECT first_ms FROM clients WHERE client_no = {mark}", (client_no,))
         unwrapped = [(row[0], bytes(row[1]), *row[2:]) for row in sessions]
         return transitions, sorted(unwrapped), first[0][0] if first else None
 
     def drop_derived(self, client_no: int) -> None:
         """Delete a client's transitions and sessions; evidence stays."""
-        for table in ("transitions", "sessions"):
+        for table in ("transitions", "session_rows"):
             self._all(f"DELETE FROM {table} WHERE client_no = {self._mark}", (client_no,))
 
     _mark: str  # how the driver writes a parameter
@@ -151,7 +151,7 @@ class Rows(ABC):
 
 
 _SESSION_COLUMNS = "s.session, s.version, s.connect_ms, s.disconnect_ms, t.text"
-_SESSION_FROM = "sessions s LEFT JOIN texts t ON t.text_no = s.reason_no"
+_SESSION_FROM = "session_rows s LEFT JOIN texts t ON t.text_no = s.reason_no"
 _STAMP = "coalesce(s.connect_ms, s.disconnect_ms)"
 _TRANSITION = (
     "client_no, at_ms, seq, recorded_at, superseded_at, state, timestamp_ms, reason_no, not_before_ms,"
@@ -191,7 +191,7 @@ class SqliteRows(Rows):
 
     _PUT_EVIDENCE = f"INSERT OR IGNORE INTO evidence ({_EVIDENCE}) VALUES ({_marks(_EVIDENCE)})"
     _PUT_TRANSITION = f"INSERT INTO transitions ({_TRANSITION}) VALUES ({_marks(_TRANSITION)})"
-    _PUT_SESSION = f"INSERT INTO sessions ({_SESSION}) VALUES ({_marks(_SESSION)}){_UPSERT}"
+    _PUT_SESSION = f"INSERT INTO session_rows ({_SESSION}) VALUES ({_marks(_SESSION)}){_UPSERT}"
     _TAIL = (
         f"SELECT {_SESSION_COLUMNS} FROM {_SESSION_FROM} WHERE s.client_no = ? ORDER BY {_STAMP} DESC LIMIT ?"
     )
@@ -359,7 +359,7 @@ class PostgresRows(Rows):
         self._slot = 1 + os.getpid() % (SLOTS - 1)
         db.autocommit = True
         with db.cursor() as cursor:
-            for table in ("evidence", "sessions"):
+            for table in ("evidence", "session_rows"):
                 cursor.execute(
                     f"CREATE TEMP TABLE {table}_in (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
                 )
@@ -447,7 +447,7 @@ class PostgresRows(Rows):
         rows = self._db.execute(
             "SELECT c.no, s.session, s.version, s.connect_ms, s.disconnect_ms, t.text"
             " FROM unnest(%s::int[]) c(no)"
-            " CROSS JOIN LATERAL (SELECT * FROM sessions s WHERE s.client_no = c.no"
+            " CROSS JOIN LATERAL (SELECT * FROM session_rows s WHERE s.client_no = c.no"
             " ORDER BY coalesce(s.connect_ms, s.disconnect_ms) DESC LIMIT %s) s"
             " LEFT JOIN texts t ON t.text_no = s.reason_no",
             (list(client_nos), depth),
@@ -463,7 +463,7 @@ class PostgresRows(Rows):
         rows = self._db.execute(
             "SELECT s.client_no, s.session, s.version, s.connect_ms, s.disconnect_ms, t.text"
             " FROM unnest(%s::int[], %s::bytea[]) k(no, session)"
-            " JOIN sessions s ON s.client_no = k.no AND s.session = k.session"
+            " JOIN session_rows s ON s.client_no = k.no AND s.session = k.session"
             " LEFT JOIN texts t ON t.text_no = s.reason_no",
             ([no for no, _ in packed], [session for _, session in packed]),
         ).fetchall()
@@ -498,9 +498,11 @@ class PostgresRows(Rows):
     def put_sessions(self, rows: Sequence[Values]) -> None:
         if not rows:
             return
-        self._copy("sessions_in", _SESSION, rows)
-        self._db.execute(f"INSERT INTO sessions ({_SESSION}) SELECT {_SESSION} FROM sessions_in{_UPSERT}")
-        self._db.execute("TRUNCATE sessions_in")
+        self._copy("session_rows_in", _SESSION, rows)
+        self._db.execute(
+            f"INSERT INTO session_rows ({_SESSION}) SELECT {_SESSION} FROM session_rows_in{_UPSERT}"
+        )
+        self._db.execute("TRUNCATE session_rows_in")
 
     def put_evidence(self, rows: Sequence[Values]) -> int:
         if not rows:

@@ -151,8 +151,8 @@ watches = Table(
     **_CLUSTERED,
 )
 
-sessions = Table(
-    "sessions",
+session_rows = Table(
+    "session_rows",
     metadata,
     Column("client_no", Integer, primary_key=True, autoincrement=False),
     Column("session", LargeBinary, primary_key=True),  # packed identity, store/packing.py
@@ -165,9 +165,9 @@ sessions = Table(
 
 # The neighbourhood of a late event, and the tail of a client: store/rows.py.
 Index(
-    "sessions_by_time",
-    sessions.c.client_no,
-    func.coalesce(sessions.c.connect_ms, sessions.c.disconnect_ms),
+    "session_rows_by_time",
+    session_rows.c.client_no,
+    func.coalesce(session_rows.c.connect_ms, session_rows.c.disconnect_ms),
 )
 
 transitions = Table(

@@ -2,8 +2,8 @@
 
 A question "as known at K" beyond it is cut to it, so that the same question gives the same answer for ever.
 SQLite has one writer, whose moments rise with every commit. On PostgreSQL every running transaction holds an
-advisory lock whose key is a lower bound of its moments, taken before it chooses them; a transaction that
-begins later than our look at the locks chooses moments later than the server's clock at that look.
+advisory lock whose key is a lower bound of its moments, taken before it chooses them; and it chooses them later
+than all that was committed by then. So what begins after our look at the locks is later than what we saw before.
 """
 
 from __future__ import annotations
@@ -37,9 +37,5 @@ def watermark(execute: Execute, *, is_sqlite: bool) -> int:
         return -1
     if is_sqlite:
         return int(newest)
-    bounds = [int(newest)]
-    bounds.append(execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 1").fetchone()[0])
     running = execute(_RUNNING, {"lock": WRITER_LOCK, "mask": WRITER_LOCK_MASK}).fetchone()[0]
-    if running is not None:
-        bounds.append(running - 1)
-    return min(bounds)
+    return int(newest) if running is None else min(int(newest), running - 1)

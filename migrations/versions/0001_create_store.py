@@ -119,7 +119,7 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
-        "sessions",
+        "session_rows",
         key("client_no", sa.Integer()),
         sa.Column("session", sa.LargeBinary, primary_key=True),
         sa.Column("version", BIG),
@@ -129,8 +129,8 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index(
-        "sessions_by_time",
-        "sessions",
+        "session_rows_by_time",
+        "session_rows",
         ["client_no", sa.text("coalesce(connect_ms, disconnect_ms)")],
     )
     op.create_table(

@@ -96,7 +96,9 @@ def all_rows(url: str, *, without: Sequence[str] = ()) -> list[tuple[Any, ...]]:
         "t.rule_no",
         "t.proved_from_ms",
     ]
-    chosen: list[sa.ColumnElement[Any]] = [sa.literal_column(column) for column in columns if column not in without]
+    chosen: list[sa.ColumnElement[Any]] = [
+        sa.literal_column(column) for column in columns if column not in without
+    ]
     with open_reader(parse_url(url)) as store, store.reading() as connection:
         rows = connection.execute(
             sa.select(*chosen).select_from(

@@ -19,7 +19,7 @@ from tests.builders import T0, connect, disconnect
 BACK = 500 * 86_400_000
 CLIENTS = 3_000
 SESSIONS = 3
-BIG = {"evidence", "transitions", "sessions", "clients", "things"}
+BIG = {"evidence", "transitions", "session_rows", "clients", "things"}
 AT = T0 - BACK + 9_000_000
 
 # Every statement that a question about one thing asks.
@@ -102,12 +102,17 @@ def nodes(node: dict[str, Any]) -> Iterator[str]:
         yield from nodes(inner)
 
 
+def columns(step: str) -> set[str]:
+    """Give the words of a step; where SQLite says rowid, the table's one key is meant."""
+    return set(re.findall(r"\w+", step.replace("rowid=", "client_no=")))
+
+
 def statement_of(store: Store, name: str) -> str:
     return prepared("sqlite" if store.is_sqlite else "postgresql")[name]
 
 
 # The names that statements give their tables, which SQLite's plans speak of.
-ALIASES = {"e": "evidence", "x": "transitions", "s": "sessions", "c": "clients", "t": "things"}
+ALIASES = {"e": "evidence", "x": "transitions", "s": "session_rows", "c": "clients", "t": "things"}
 SCAN = re.compile(r"SCAN (\w+)")
 
 
@@ -121,8 +126,8 @@ def test_one_thing_costs_seeks(stored: Store) -> None:
     with stored.detached() as driver:
         for name, values in VALUES.items():
             steps = plan(stored, driver, statement_of(stored, name), values)
-            sought = [set(re.findall(r"\w+", step)) for step in steps if step.startswith("SEARCH")]
-            assert any(columns >= SEEKS[name] for columns in sought), (name, steps)
+            sought = [columns(step) for step in steps if step.startswith("SEARCH")]
+            assert any(found >= SEEKS[name] for found in sought), (name, steps)
             assert scanned(steps) == [], (name, steps)
 
 
@@ -138,19 +143,21 @@ def test_the_beginning_of_history_is_read_in_the_order_of_the_key(stored: Store)
         for name, values in FIRST.items():
             steps = plan(stored, driver, statement_of(stored, name), values)
             # SQLite clusters evidence by its key, so that a scan with no sort is in its order.
-            assert steps == ["SCAN evidence" if stored.is_sqlite else "SCAN evidence USING INDEX evidence_pkey "]
+            assert steps == [
+                "SCAN evidence" if stored.is_sqlite else "SCAN evidence USING INDEX evidence_pkey "
+            ]
 
 
 def test_the_statements_that_are_not_about_one_thing_are_all_there_are(stored: Store) -> None:
     """A new statement must be put on one of the lists."""
     assert SEEKS.keys() == VALUES.keys()
-    whole = {"things", "own_names", "watches"}
+    whole = {"things", "all_clients", "own_names", "watches"}
     assert VALUES.keys() | FIRST.keys() | whole == prepared("sqlite").keys()
-    assert BIG < set(metadata.tables)
+    assert set(metadata.tables) > BIG
 
 
 def test_a_scan_is_recognised_as_one(stored: Store) -> None:
     """What the tests above rely on: on both engines a scan shows in a plan."""
     with stored.detached() as driver:
-        text = "SELECT max(e.digest) FROM evidence e JOIN clients c ON c.client_no = e.version"
+        text = "SELECT e.digest FROM evidence e WHERE e.version = 1"
         assert "evidence" in scanned(plan(stored, driver, text, {}))

@@ -1,0 +1,128 @@
+"""The SQL views say what Python says, on both engines, and one client costs seeks."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import sqlalchemy as sa
+
+from queries.history import open_history
+from store.engine import open_reader, parse_url
+from store.model import Learned, Watch
+from tests.builders import T0
+from tests.property.test_store_laws import NOW, histories, in_turn, ingest, learned
+
+
+def rows(url: str, query: str, **values: Any) -> list[tuple[Any, ...]]:
+    with open_reader(parse_url(url)) as store, store.reading() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(query), values)]
+
+
+def in_python(url: str) -> list[tuple[Any, ...]]:
+    found = []
+    with open_history(url, clock=lambda: NOW) as history:
+        for one in history.all_periods(by_client=True):
+            seen, certainty = one.period.seen, one.period.certainty.value
+            known = certainty != "unknown"
+            state = {True: "connected", False: "disconnected", None: "unknown"}[seen.state.connected]
+            found.append(
+                (
+                    one.client_id,
+                    one.period.from_ms,
+                    one.period.to_ms,
+                    state if known else "unknown",
+                    seen.timestamp_ms if known else None,
+                    seen.reason if known else None,
+                    certainty,
+                )
+            )
+    return sorted(found, key=repr)
+
+
+PERIODS = "SELECT client_id, from_ms, to_ms, state, timestamp_ms, disconnect_reason, certainty FROM periods"
+
+
+def test_periods_are_those_of_python(store_url: str, rng: random.Random) -> None:
+    ingest(store_url, [learned(in_turn(rng, histories(rng, 250)))])
+    assert sorted(rows(store_url, PERIODS), key=repr) == in_python(store_url)
+
+
+def test_periods_know_when_nobody_was_watching(store_url: str, rng: random.Random) -> None:
+    watches = [
+        Learned(Watch("sqs", T0 + start * 60_000, T0 + (start + length) * 60_000), 0)
+        for start, length in ((0, 2), (1, 3), (10, 10), (20, 5), (500, 4_000), (9_000, 20_000))
+    ]
+    ingest(store_url, [[*learned(in_turn(rng, histories(rng, 250))), *watches]])
+    found = sorted(rows(store_url, PERIODS), key=repr)
+    assert found == in_python(store_url)
+    assert {"observed", "inferred", "unknown"} <= {row[6] for row in found}
+
+
+def test_outages_are_the_runs_of_disconnected_periods(store_url: str, rng: random.Random) -> None:
+    ingest(store_url, [learned(in_turn(rng, histories(rng, 250)))])
+    runs: list[list[Any]] = []
+    for client_id, from_ms, to_ms, state, *_ in sorted(
+        in_python(store_url), key=lambda row: (row[0], row[1])
+    ):
+        if state != "disconnected":
+            continue
+        if runs and runs[-1][0] == client_id and runs[-1][2] == from_ms:
+            runs[-1][2] = to_ms
+        else:
+            runs.append([client_id, from_ms, to_ms])
+    found = rows(store_url, "SELECT client_id, from_ms, to_ms FROM outages ORDER BY client_id, from_ms")
+    assert sorted(found) == sorted(tuple(run) for run in runs)
+
+
+def test_the_current_status_is_the_last_period(store_url: str, rng: random.Random) -> None:
+    ingest(store_url, [learned(in_turn(rng, histories(rng, 250)))])
+    last = {row[0]: row[3] for row in in_python(store_url) if row[2] is None}
+    assert dict(rows(store_url, "SELECT client_id, state FROM current_status")) == last
+
+
+def test_sessions_and_times_are_readable(sqlite_store_url: str, postgres_store_url: str) -> None:
+    for url in (sqlite_store_url, postgres_store_url):
+        with open("docs/sample.ndjson", "rb") as sample:
+            from ingest.decode import decode_stream
+
+            batch = [one for one in decode_stream(sample, now=lambda: NOW) if isinstance(one, Learned)]
+        ingest(url, [batch])
+        query = "SELECT session_identifier, connect_ms FROM sessions WHERE client_id = 'pump-17' ORDER BY 2"
+        assert rows(url, query)[0][0] == "00000001-0000-4000-8000-000000000000"
+    times = "SELECT at_time FROM timeline WHERE client_id = 'pump-17' ORDER BY at_ms"
+    assert rows(sqlite_store_url, times)[0] == ("2026-10-31T22:10:04.120Z",)
+    assert rows(postgres_store_url, times)[0][0].isoformat() == "2026-10-31T22:10:04.120000+00:00"
+
+
+def test_one_client_costs_seeks(store_url: str, rng: random.Random) -> None:
+    ingest(store_url, [learned(in_turn(rng, histories(rng, 3_000)))])
+    for view in ("timeline", "periods", "outages", "current_status", "sessions"):
+        query = f"SELECT * FROM {view} WHERE client_id = 'client-7'"  # noqa: S608
+        if store_url.startswith("sqlite"):
+            plan = [row[3] for row in rows(store_url, f"EXPLAIN QUERY PLAN {query}")]
+            scans = [step for step in plan if step.startswith("SCAN") and _is_big(step.split()[1])]
+            assert scans == [], (view, plan)
+        else:
+            with open_reader(parse_url(store_url)) as store, store.engine.connect() as connection:
+                connection.execute(sa.text("ANALYZE"))
+                plan = [row[0] for row in connection.execute(sa.text(f"EXPLAIN {query}"))]
+            assert not [step for step in plan if "Seq Scan on transitions" in step], (view, plan)
+            assert not [step for step in plan if "Seq Scan on session_rows" in step], (view, plan)
+
+
+def _is_big(name: str) -> bool:
+    return name in {
+        "t",
+        "n",
+        "f",
+        "o",
+        "l",
+        "s",
+        "b",
+        "c",
+        "transitions",
+        "session_rows",
+        "clients",
+        "evidence",
+    }
