@@ -134,7 +134,7 @@ def naive_postgres(url: str, data: bytes) -> None:
                     with cursor.copy(f"COPY {table}_in FROM STDIN") as copy:
                         for row in batch:
                             copy.write_row(row[index])
-                    cursor.execute(f"INSERT INTO {table} SELECT * FROM {table}_in ON CONFLICT DO NOTHING") # noqa: S608
+                    cursor.execute(f"INSERT INTO {table} SELECT * FROM {table}_in ON CONFLICT DO NOTHING")  # noqa: S608
                     cursor.execute(f"TRUNCATE {table}_in")
             db.commit()
 
