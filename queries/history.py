@@ -13,10 +13,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from queries.times import parse_time
-from store.answer import Answer, Asker, Period, Seen, answer_of, ask, check_name, is_legal, periods
+from store.answer import (
+    Answer,
+    Asker,
+    Period,
+    Seen,
+    answer_of,
+    ask,
+    check_name,
+    is_legal,
+    period_at,
+    periods,
+    seen_from,
+)
 from store.clock import Clock, system_clock
 from store.engine import Store, open_reader, parse_url
 from store.errors import (
@@ -33,7 +45,7 @@ from store.packing import session_from, unpack_id
 
 Time = int | str | datetime
 
-BATCH = 20_000  # questions answered from one snapshot
+BATCH = 50_000  # questions answered from one snapshot
 
 
 class ThingPeriod(NamedTuple):
@@ -342,28 +354,39 @@ class History:
         asked.sort()
         spoken = bindings(asker, name, known_at)
         starts = [-(1 << 62) if binding.from_ms is None else binding.from_ms for binding in spoken]
-        cuts: dict[int, tuple[list[int], list[Period]]] = {}
+        watched = asker.watched(known_at)
+        timelines: dict[int, list[tuple[Any, ...]]] = {}
         for at_ms, index in asked:
             which = bisect_right(starts, at_ms) - 1
+            rows: list[tuple[Any, ...]] = []
             if which >= 0:
-                if which not in cuts:
-                    cut = _cut(asker, spoken[which].client_no, asked[0][0], asked[-1][0] + 1, known_at)
-                    found = list(cut.periods(asker.watched(known_at)))
-                    cuts[which] = ([period.from_ms for period in found], found)
-                begins, found = cuts[which]
-                position = bisect_right(begins, at_ms) - 1
-                if position >= 0:
-                    answer = answer_of(
-                        found[position],
-                        thing_name=name,
-                        client_id=asker.client_id(spoken[which].client_no),
-                        at_ms=at_ms,
-                        known_at=known_at,
+                if which not in timelines:
+                    timelines[which] = asker.around(
+                        spoken[which].client_no, asked[0][0], asked[-1][0], known_at
                     )
-                    yield index, Reply(name, at_ms, known_at, answer, None)
-                    continue
-            error = ResourceNotFound(f"The resource {name} was not known at that time.")
-            yield index, Reply(name, at_ms, known_at, None, error)
+                rows = timelines[which]
+            position = bisect_right(rows, at_ms, key=_at_ms) - 1
+            if position < 0:
+                error = ResourceNotFound(f"The resource {name} was not known at that time.")
+                yield index, Reply(name, at_ms, known_at, None, error)
+                continue
+            after = rows[position + 1] if position + 1 < len(rows) else None
+            period = period_at(
+                at_ms, seen_from(rows[position]), None if after is None else (after[0], after[10]), watched
+            )
+            answer = answer_of(
+                period,
+                thing_name=name,
+                client_id=asker.client_id(spoken[which].client_no),
+                at_ms=at_ms,
+                known_at=known_at,
+            )
+            yield index, Reply(name, at_ms, known_at, answer, None)
+
+
+def _at_ms(row: tuple[Any, ...]) -> int:
+    at_ms: int = row[0]
+    return at_ms
 
 
 class _Cut(NamedTuple):

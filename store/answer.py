@@ -106,6 +106,22 @@ def periods(timeline: Sequence[Seen], watched: Sequence[tuple[int, int]] | None)
             yield Period(proved_ms, to_ms, seen, Certainty.OBSERVED)
 
 
+def period_at(
+    at_ms: int,
+    seen: Seen,
+    after: tuple[int, int | None] | None,
+    watched: Sequence[tuple[int, int]] | None,
+) -> Period:
+    """Cut out the period that holds at an instant; `after` is when the next transition is, and its proved_from."""
+    timeline = [seen]
+    if after is not None:
+        timeline.append(seen._replace(at_ms=after[0], proved_from_ms=after[1]))
+    for period in periods(timeline, watched):
+        if period.to_ms is None or at_ms < period.to_ms:
+            return period
+    raise AssertionError("periods tile the time")
+
+
 def _unproved(
     seen: Seen, from_ms: int, to_ms: int | None, watched: Sequence[tuple[int, int]] | None
 ) -> Iterator[Period]:
@@ -370,15 +386,8 @@ class Asker:
         row = self._row("in_force", client_no=client_no, at_ms=at_ms, known_at=known_at)
         if row is None:
             return None
-        seen = seen_from(row)
         after = self._row("next", client_no=client_no, at_ms=at_ms, known_at=known_at)
-        timeline = [seen]
-        if after is not None:
-            timeline.append(seen._replace(at_ms=after[0], proved_from_ms=after[1]))
-        for period in periods(timeline, self.watched(known_at)):
-            if period.to_ms is None or at_ms < period.to_ms:
-                return period
-        raise AssertionError("periods tile the time")
+        return period_at(at_ms, seen_from(row), after, self.watched(known_at))
 
     def timeline(
         self, client_no: int, known_at: int, *, from_ms: int = -(1 << 62), to_ms: int = 1 << 62
@@ -386,6 +395,15 @@ class Asker:
         """List a client's transitions with `at_ms` in `[from_ms, to_ms)`, ascending."""
         found = self.rows("timeline", client_no=client_no, known_at=known_at, from_ms=from_ms, to_ms=to_ms)
         return [seen_from(row) for row in found]
+
+    def around(self, client_no: int, from_ms: int, to_ms: int, known_at: int) -> list[tuple[Any, ...]]:
+        """List what `seen_from` reads: the row in force at `from_ms`, all up to `to_ms`, and one beyond."""
+        first = self._row("in_force", client_no=client_no, at_ms=from_ms, known_at=known_at)
+        low = from_ms + 1
+        after = self._row("next", client_no=client_no, at_ms=to_ms, known_at=known_at)
+        high = to_ms + 1 if after is None else after[0] + 1
+        rows = self.rows("timeline", client_no=client_no, known_at=known_at, from_ms=low, to_ms=high)
+        return rows if first is None else [first, *rows]
 
     def before(self, client_no: int, at_ms: int, known_at: int) -> Seen | None:
         """Find the transition in force just before an instant."""

@@ -20,14 +20,32 @@ from store.engine import open_reader, open_writer, parse_url
 from store.model import Event, Learned, Transition
 from tests import oracle
 from tests.builders import T0
-from tests.strategies import History, history
+from tests.strategies import History, at_each_boundary, complete_history, history
 
-HISTORIES = 1_500
+HISTORIES = 2_000
 NOW = T0 + 400 * 86_400_000  # later than every stamp of the histories
 
 
+NASTY_IDS = (
+    "a/b/{}",
+    "a:b:{}",
+    "x" * 124 + "{:04}",  # 128 characters
+    "d\u00fcse-{}",
+    "\U0001f50c {}",
+    " {} ",
+    "'; --{}",
+    "%s{}",
+    "\u202e{}",
+)
+
+
+def client_id(number: int) -> str:
+    """Name a client; every tenth in a way that breaks what is not written for it."""
+    return NASTY_IDS[number // 10 % len(NASTY_IDS)].format(number) if number % 10 == 9 else f"client-{number}"
+
+
 def histories(rng: random.Random, count: int = HISTORIES) -> list[History]:
-    return [history(rng, f"client-{number}") for number in range(count)]
+    return [history(rng, client_id(number)) for number in range(count)]
 
 
 def in_turn(rng: random.Random, drawn: Sequence[History]) -> list[Event]:
@@ -135,6 +153,22 @@ def test_any_order_in_any_batches_gives_the_timeline_of_the_oracle(
     events = in_turn(rng, histories(rng))
     ingest(store_url, cut(rng, learned(events), 400))
     assert_same(timelines(store_url), expected(events))
+
+
+def test_complete_evidence_answers_with_the_truth(store_url: str, rng: random.Random) -> None:
+    """Law 5: with every event delivered, in any order, each boundary answers as AWS would have."""
+    drawn = [complete_history(rng, client_id(number)) for number in range(HISTORIES)]
+    ingest(store_url, cut(rng, learned(in_turn(rng, drawn)), 700))
+    with open_reader(parse_url(store_url)) as store, store.detached() as driver:
+        asker = Asker(driver, is_sqlite=store.is_sqlite)
+        for one in drawn:
+            number = asker.client_named(one.client_id)
+            assert number is not None
+            for truth in at_each_boundary(one.truth):
+                period = asker.in_force(number, truth.at_ms, 1 << 60)
+                assert period is not None
+                seen = period.seen
+                assert (seen.state, seen.timestamp_ms, seen.reason) == truth[1:4], one.client_id
 
 
 def test_evidence_delivered_again_changes_no_row(store_url: str, rng: random.Random) -> None:
