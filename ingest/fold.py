@@ -5,6 +5,10 @@ reduces that window twice, as it was and as it is now: what stands in one timeli
 what changed. Rows near an edge where the history goes on are wrong in both, and equal, so they cancel; a
 difference that reaches such an edge widens the window. Never touches a database itself: what a window needs
 beyond the client's tail comes through the `History` that the caller hands in.
+
+Known limit: evidence without session ids joins sessions by version and by time, over any distance. In clients
+that bear such evidence and more sessions than a tail holds, a window can miss a partner that lies beyond it;
+`thingline rebuild` does not see this, since it folds alike. Evidence with ids has no such limit.
 """
 
 from __future__ import annotations
@@ -314,8 +318,8 @@ def _both(
     if window.opens_left:
         old_first_ms = new_first_ms = None
     return (
-        _keyed(reduce_sessions(before, old_first_ms)),
-        _keyed(reduce_sessions(after, new_first_ms)),
+        keyed(reduce_sessions(before, old_first_ms)),
+        keyed(reduce_sessions(after, new_first_ms)),
     )
 
 
@@ -330,7 +334,8 @@ def _shown(window: Window, span: _Span) -> tuple[list[Session], list[Session]]:
     return list(before.values()), list(after.values())
 
 
-def _keyed(timeline: list[Transition]) -> list[Row]:
+def keyed(timeline: list[Transition]) -> list[Row]:
+    """Give each transition its place among those of the same instant."""
     rows: list[Row] = []
     at_ms, seq = None, 0
     for transition in timeline:
@@ -346,16 +351,22 @@ def _differences(old: list[Row], new: list[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def _settled(window: Window, span: _Span, old: list[Row], new: list[Row], changed: list[Row]) -> bool:
-    """Tell whether the window is wide enough: two connects stand between any difference and an open edge."""
+    """Tell whether the window is wide enough: two connects stand between any difference and an open edge.
+
+    They stand beyond the nearest neighbour by SKEW, for among sessions closer than that any may be the next
+    in session order.
+    """
     stamps = [row.connect_ms for row in window.rows if row.connect_ms is not None]
     if window.opens_left:
-        if sum(stamp < span.from_ms for stamp in stamps) < 2:
+        near_ms = max((s for s in map(stamp_of, window.rows) if s < span.from_ms), default=span.from_ms)
+        if sum(stamp < near_ms - SKEW_MS for stamp in stamps) < 2:
             return False
         low = max(_starts(old)[1], _starts(new)[1])
         if any(row.at_ms <= low for row in changed):
             return False
     if window.opens_right:
-        if sum(stamp > span.to_ms for stamp in stamps) < 2:
+        near_ms = min((s for s in map(stamp_of, window.rows) if s > span.to_ms), default=span.to_ms)
+        if sum(stamp > near_ms + SKEW_MS for stamp in stamps) < 2:
             return False
         high = min(_starts(old)[-2], _starts(new)[-2])
         if any(row.at_ms >= high for row in changed):

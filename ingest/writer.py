@@ -446,12 +446,15 @@ class _StoredHistory:
         """Ask at once for every session that the batch names and no tail holds."""
         for client_id, client_steps in steps.items():
             client = clients[client_id]
-            if client.opens_left or len(client.tail) + len(client_steps) >= 2 * TAIL:
-                for step in client_steps:
-                    if step.event.kind <= Kind.DISCONNECTED:
-                        key = identity(session_of(step.event))
-                        if key not in client.tail:
-                            self._asked.add((client.client_no, key))
+            if not client.opens_left and len(client.tail) + len(client_steps) < 2 * TAIL:
+                continue  # its whole history is, and stays, in the tail
+            known = {key.session_id for key in client.tail}
+            for step in client_steps:
+                event = step.event
+                if event.kind > Kind.DISCONNECTED or event.session_id in known:
+                    continue
+                known.add(event.session_id or "")
+                self._asked.add((client.client_no, identity(session_of(event))))
         if self._asked:
             self._found = self._writer._rows.find(sorted(self._asked))
 

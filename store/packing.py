@@ -5,23 +5,23 @@ The first byte names the shape. Packing is one to one, and `unpack` gives the ve
 
 from __future__ import annotations
 
-import re
-from uuid import UUID
-
 from store.model import Identity, Kind, Session
 
 _STRAY_CONNECT, _STRAY_DISCONNECT, _HEX, _DASHED, _TEXT = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
 
-_DASHED_SHAPE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
-_HEX_SHAPE = re.compile(r"[0-9a-f]{32}\Z")
+_SHAPES = {32: _HEX, 36: _DASHED}
 
 
 def pack_id(session_id: str) -> bytes:
     """Pack a session id as AWS gave it."""
-    if len(session_id) == 36 and _DASHED_SHAPE.match(session_id):
-        return _DASHED + bytes.fromhex(session_id.replace("-", ""))
-    if len(session_id) == 32 and _HEX_SHAPE.match(session_id):
-        return _HEX + bytes.fromhex(session_id)
+    shape = _SHAPES.get(len(session_id))
+    if shape is not None:
+        try:
+            packed = shape + bytes.fromhex(session_id.replace("-", ""))
+        except ValueError:
+            packed = b""
+        if len(packed) == 17 and unpack_id(packed) == session_id:  # lower case, dashes in their places
+            return packed
     return _TEXT + session_id.encode()
 
 
@@ -29,7 +29,8 @@ def unpack_id(packed: bytes) -> str:
     """Give back the session id; "" for evidence that bore none."""
     shape = packed[:1]
     if shape == _DASHED:
-        return str(UUID(bytes=packed[1:]))
+        text = packed[1:].hex()
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
     if shape == _HEX:
         return packed[1:].hex()
     return packed[1:].decode() if shape == _TEXT else ""
