@@ -88,7 +88,6 @@ class Folded:
     added: list[Row] = field(default_factory=list)
     sessions: dict[Identity, Session] = field(default_factory=dict)
     conflicts: int = 0  # copies that disagreed with what was held
-    late: bool = False  # it needed more than the tail
 
 
 def fold(client: Client, events: Sequence[Event], history: History) -> Folded:
@@ -292,7 +291,6 @@ def _fold_span(client: Client, span: _Span, history: History, folded: Folded, fi
     window = Window(sorted(client.tail.values(), key=stamp_of), client.opens_left, False)
     inside_tail = not window.opens_left or (bool(window.rows) and from_ms > stamp_of(window.rows[0]))
     if not inside_tail:
-        folded.late = True
         history.save(client.client_no, folded.sessions)
         window = history.window(client.client_no, from_ms, to_ms, beside)
     while True:
@@ -303,7 +301,6 @@ def _fold_span(client: Client, span: _Span, history: History, folded: Folded, fi
             not client.has_strays or _partners_shown(window, span, changed)
         ):
             break
-        folded.late = True
         beside *= 4
         history.save(client.client_no, folded.sessions)
         window = history.window(client.client_no, from_ms, to_ms, beside)

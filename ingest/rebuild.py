@@ -41,7 +41,7 @@ class Report:
         return {"clients": self.clients, "transitions": self.transitions, "differing": self.differing}
 
 
-class _Memory:
+class Memory:
     """A client's whole history, for folding without a store."""
 
     def __init__(self) -> None:
@@ -63,9 +63,9 @@ class _Memory:
 
 def derive(
     client_no: int, evidence: Iterable[tuple[int, Event]], number_text: Any
-) -> tuple[Client, _Memory, list[tuple[Any, ...]]]:
+) -> tuple[Client, Memory, list[tuple[Any, ...]]]:
     """Fold `(known_at, event)`, ascending by known_at; gives the client, its sessions, and all its rows."""
-    client, memory, pending = Client(client_no), _Memory(), Pending()
+    client, memory, pending = Client(client_no), Memory(), Pending()
     for known_at, step in groupby(evidence, key=itemgetter(0)):
         folded = fold(client, [event for _, event in step], memory)
         memory.save(client_no, folded.sessions)

@@ -8,30 +8,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from ingest.fold import STRAY_TAIL, TAIL, Client, Row, Window, find_last, fold, keyed
+from ingest.fold import STRAY_TAIL, TAIL, Client, Row, find_last, fold, keyed
+from ingest.rebuild import Memory
 from ingest.reduce import SKEW_MS, identity, reduce_events, stamp_of
-from store.model import HOUR_MS, Event, Identity, Session
+from store.model import HOUR_MS, Event
 from tests.strategies import history
 
 
-class Memory:
-    """A client's sessions, answered as the store would."""
-
-    def __init__(self) -> None:
-        self.sessions: dict[Identity, Session] = {}
-
-    def find(self, client_no: int, key: Identity) -> Session | None:
-        return self.sessions.get(key)
-
-    def save(self, client_no: int, sessions: dict[Identity, Session]) -> None:
-        self.sessions.update(sessions)
-
-    def window(self, client_no: int, from_ms: int, to_ms: int, beside: int) -> Window:
-        rows = sorted(self.sessions.values(), key=stamp_of)
-        left = [row for row in rows if stamp_of(row) < from_ms]
-        inside = [row for row in rows if from_ms <= stamp_of(row) <= to_ms]
-        right = [row for row in rows if stamp_of(row) > to_ms]
-        return Window([*left[-beside:], *inside, *right[:beside]], len(left) > beside, len(right) > beside)
+class Forgetful(Memory):
+    """A client's sessions, answered as the store would; and what a writer reads again of them."""
 
     def read_again(self, client: Client) -> Client:
         """Forget a client, and read the end of its history as the writer does."""
@@ -69,7 +54,7 @@ def strung(rng: random.Random, most: int) -> list[Event]:
 
 def folds_as_it_reduces(rng: random.Random, events: list[Event]) -> None:
     size = rng.choice((1, 1, 3, 10))
-    client, memory = Client(1), Memory()
+    client, memory = Client(1), Forgetful()
     timeline: Counter[Row] = Counter()
     told = 0
     while told < len(events):
