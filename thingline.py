@@ -85,6 +85,7 @@ def command_line() -> Any:
     import click
 
     from ingest.commands import COMMANDS as INGESTING
+    from ingest.simulate_commands import COMMANDS as SIMULATING
     from queries.commands import COMMANDS as ASKING
 
     group = click.Group(
@@ -98,9 +99,106 @@ def command_line() -> Any:
         context_settings={"auto_envvar_prefix": "THINGLINE", "help_option_names": ["--help"]},
     )
     group = click.version_option(__version__, prog_name="thingline")(group)
-    for command in (*INGESTING, *ASKING):
+    for command in (*INGESTING, *ASKING, *SIMULATING, selftest_command()):
         group.add_command(command)
     return group
+
+
+def selftest_command() -> Any:
+    """Make the one command that needs both sides: what is ingested is asked, and compared with the truth."""
+    import click
+
+    from ingest.simulate_commands import choice_options, choices_of
+    from store.options import described, json_option
+
+    @click.command(
+        "selftest",
+        **described(
+            "Measure how right the history is under conditions of your choice: make up a fleet with known"
+            " truth, ingest what a consumer would have received of it, ask for everything, and compare. Beside"
+            " it, on the same recording, four usual methods: latest timestamp wins, arrival order wins, highest"
+            " version wins, checks only; and the first three where they hear the checks as well."
+            " Shares are of the time from each client's first evidence to its last."
+            " Ends with 1 where a bound does not hold the truth, or a stretch called observed is not true.",
+            "thingline selftest",
+            "thingline selftest --loss 0 --days 2",
+            "thingline selftest --loss 0.05 --check-every 60 --api SearchIndex --json",
+        ),
+    )
+    @click.option("--store", "url", metavar="URL", help="Keep the store there; it must be new.")
+    @choice_options
+    @json_option
+    def selftest(url: str | None, as_json: bool, **chosen: Any) -> int:
+        import json
+        from tempfile import TemporaryDirectory
+
+        from ingest.scoring import table
+
+        choices = choices_of(**chosen)
+        with TemporaryDirectory(prefix="thingline-") as folder:
+            scores = _selftest(url or f"sqlite:///{folder}/selftest.db", choices)
+        ours = scores["thingline"]
+        if as_json:
+            click.echo(json.dumps({method: score.as_json() for method, score in scores.items()}))
+        else:
+            click.echo(table(scores))
+        return 1 if ours.bounds_true < ours.bounded or ours.observed_untrue else 0
+
+    return selftest
+
+
+def _selftest(url: str, choices: Any) -> dict[str, Any]:
+    """Score a new store and the usual methods on one made-up recording, by method."""
+    from itertools import groupby, islice
+
+    from ingest.decode import decode_stream
+    from ingest.files import BATCH
+    from ingest.scoring import Reported, Score, periods_of
+    from ingest.simulate import simulate
+    from ingest.usual import Usual
+    from ingest.writer import Writer
+    from queries.history import open_history
+    from store.answer import bounds_of
+    from store.clock import system_clock
+    from store.engine import open_writer, parse_url
+    from store.model import Certainty, Learned
+
+    simulated, usual = simulate(choices), Usual()
+    with open_writer(parse_url(url)) as store, Writer(store) as writer:
+        records = decode_stream(simulated.lines(), now=system_clock)
+        while batch := list(islice(records, BATCH)):
+            writer.write(batch, source="selftest")
+            for record in batch:
+                if isinstance(record, Learned):
+                    usual.take(record)
+    scores = {method: Score() for method in ("thingline", *usual.methods)}
+    window = (simulated.from_ms, simulated.to_ms)
+    with open_history(url) as history:
+        reported = groupby(history.all_periods(by_client=True), key=lambda one: one.client_id)
+        client_id, periods = next(reported, (None, iter(())))
+        for client, truth in simulated.truth():
+            evidence = usual.evidence(client)
+            told = []
+            if client == client_id:
+                for _, _, period in periods:
+                    known = period.certainty is not Certainty.UNKNOWN
+                    told.append(
+                        Reported(
+                            period.from_ms,
+                            period.to_ms,
+                            period.seen.state.connected if known else None,
+                            period.seen.timestamp_ms,
+                            period.seen.reason,
+                            period.certainty,
+                            *bounds_of(period.seen),
+                        )
+                    )
+                client_id, periods = next(reported, (None, iter(())))
+            scores["thingline"].add(truth, told, evidence=evidence, window=window)
+            for method in usual.methods:
+                found = periods_of(usual.answers(method, client))
+                scores[method].add(truth, found, evidence=evidence, window=window)
+    return scores
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 
 from store.clock import system_clock
 from store.engine import masked, open_reader, open_writer, parse_url
-from store.errors import SourceError
+from store.errors import BadTime, SourceError
 from store.options import described, json_option, realm_option, store_option
 
 
@@ -19,21 +19,30 @@ from store.options import described, json_option, realm_option, store_option
     "ingest",
     **described(
         "Take recorded evidence into the store: lifecycle events in any envelope (NDJSON, concatenated"
-        " objects, arrays, gzip, SQS, SNS, Lambda, Kinesis), or thingline's own recordings. PATH may be a"
+        " objects, arrays, gzip, SQS, SNS, Lambda, Kinesis), results of GetThingConnectivityData, SearchIndex"
+        " and GetConnection as AWS CLI or boto3 gives them, or thingline's own recordings. PATH may be a"
         " folder; - is standard input. Doing it again changes nothing. What cannot be read goes to quarantine.",
         "thingline ingest events.ndjson.gz",
         "thingline ingest firehose/2026/11/",
         "aws s3 cp s3://bucket/key - | thingline ingest -",
+        'aws iot get-thing-connectivity-data --thing-name T | thingline ingest --asked-at "$(date -u +%FT%TZ)" -',
     ),
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "--asked-at",
+    metavar="TIME",
+    help="When AWS was asked for results that do not say it themselves: ISO 8601 with a zone, or epoch s or ms."
+    " Without it a result counts as asked at the instant that it names, and proves no more than that.",
+)
 @store_option
 @realm_option
 @json_option
-def ingest(paths: tuple[str, ...], url: str | None, realm: str, as_json: bool) -> int:
+def ingest(paths: tuple[str, ...], asked_at: str | None, url: str | None, realm: str, as_json: bool) -> int:
     from ingest.files import ingest_file, named
     from ingest.writer import Counts, Writer
 
+    asked_ms = None if asked_at is None else _asked_ms(asked_at)
     files = named(paths)
     total = Counts()
     faults: list[str] = []
@@ -41,7 +50,9 @@ def ingest(paths: tuple[str, ...], url: str | None, realm: str, as_json: bool) -
     shown = _Progress(files)
     with open_writer(place) as store, Writer(store, realm=realm) as writer:
         for path in files:
-            counts, fault = ingest_file(path, writer, clock=system_clock, progress=shown.update)
+            counts, fault = ingest_file(
+                path, writer, clock=system_clock, progress=shown.update, asked_ms=asked_ms
+            )
             shown.done(path)
             total.add(counts)
             if fault is not None:
@@ -61,6 +72,18 @@ def ingest(paths: tuple[str, ...], url: str | None, realm: str, as_json: bool) -
     if faults:
         raise SourceError("; ".join(faults))
     return 0
+
+
+def _asked_ms(text: str) -> int:
+    """Read --asked-at as epoch ms. Raises BadTime for what is no instant, or not one yet."""
+    from ingest.stamps import FAR_FUTURE_MS, stamp_ms
+
+    asked_ms = stamp_ms(text)
+    if asked_ms is None:
+        raise BadTime(f"--asked-at {text!r} is not a time; give ISO 8601 with a zone, or epoch s or ms.")
+    if asked_ms > system_clock() + FAR_FUTURE_MS:
+        raise BadTime(f"--asked-at {text!r} lies in the future; give the time at which AWS was asked.")
+    return asked_ms
 
 
 class _Progress:

@@ -1,4 +1,4 @@
-"""Whatever arrived in, evidence out: every envelope that AWS and its neighbours wrap around an event.
+"""Whatever arrived in, evidence out: every envelope that AWS and its neighbours wrap around an event or a check.
 
 Owns the finding out of envelopes and the quarantine of what cannot be read. Pure: it must never open a file,
 read a clock, or follow an address found in a payload; and it never raises for any bytes.
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from ingest.checks import Result, is_page, read_check, recorded, results
 from ingest.encode import RECORDING_HEADER, RECORDING_VERSION, recording_line, to_json
 from ingest.envelope import contents
 from ingest.inflate import CORRUPT, TOO_LARGE, TRUNCATED
@@ -20,7 +21,6 @@ from ingest.members import (
     CLIENT_NAMES,
     canonical,
     event_kind,
-    read_check,
     read_event,
     read_registry,
     read_watch,
@@ -83,13 +83,16 @@ _members_of = msgspec.structs.astuple
 _new = tuple.__new__  # a third of the price of calling the named tuple's class
 
 
-def decode_stream(chunks: Iterable[bytes], *, now: Callable[[], int]) -> Iterator[Learned | Rejected]:
+def decode_stream(
+    chunks: Iterable[bytes], *, now: Callable[[], int], asked_ms: int | None = None
+) -> Iterator[Learned | Rejected]:
     """Yield all that a file or another long source says, in its order, in constant memory.
 
-    `now` gives the moment of receipt in epoch ms. Gzip is recognised; where it is cut, what came before is
-    yielded and one truncated-gzip last. Never raises for any bytes.
+    `now` gives the moment of receipt in epoch ms; `asked_ms` is when the API was asked for results that do not
+    say it. Gzip is recognised; where it is cut, what came before is yielded and one truncated-gzip last.
+    Never raises for any bytes.
     """
-    reader = _Reader(now)
+    reader = _Reader(now, asked_ms)
     scanner = Scanner(chunks, _SHAPES)
     while scanner.fill():
         lines = BytesIO(scanner.buffer)  # the quickest way through lines; shares the bytes
@@ -114,12 +117,15 @@ def decode_stream(chunks: Iterable[bytes], *, now: Callable[[], int]) -> Iterato
                     yield from reader.found(item, _Place(item.position))
 
 
-def decode_message(body: bytes, *, now: Callable[[], int], position: int = 0) -> list[Learned | Rejected]:
+def decode_message(
+    body: bytes, *, now: Callable[[], int], position: int = 0, asked_ms: int | None = None
+) -> list[Learned | Rejected]:
     """Return all that one message of a queue says, in its order; each item bears the message's `position`.
 
-    Gzip in it may unpack to a hundred times its size and 256 MiB at most. Never raises for any bytes.
+    `asked_ms` as for `decode_stream`. Gzip in it may unpack to a hundred times its size and 256 MiB at most.
+    Never raises for any bytes.
     """
-    return list(_Reader(now).enclosed(body, _Place(position)))
+    return list(_Reader(now, asked_ms).enclosed(body, _Place(position)))
 
 
 def _quick(value: object, raw: bytes, position: int, latest_ms: int) -> Learned | None:
@@ -172,8 +178,9 @@ class _Place(NamedTuple):
 class _Reader:
     """Reads JSON values of any kind. Holds the clock, and the latest stamp that it need not ask about."""
 
-    def __init__(self, now: Callable[[], int]) -> None:
+    def __init__(self, now: Callable[[], int], asked_ms: int | None) -> None:
         self._now = now
+        self._asked_ms = asked_ms
         self.latest_ms = 0
         self._clock_ms()
 
@@ -265,18 +272,41 @@ class _Reader:
                 else:
                     yield from self._value(item, None, place)
             return
-        if raw is not None and len(raw) > RECORD_BYTES:
+        if raw is not None and len(raw) > RECORD_BYTES and not is_page(members):
             raise Unreadable("too-large", "more than 1 MiB; split it")
         if "thingline" in members:
             _check_header(members)
             return
         kind = event_kind(members)
         if kind is None and _is_recording(members):
-            yield from self._recording(members, place)
+            yield from self._recording(members, raw, place)
+        elif kind is None and (found := results(members)) is not None:
+            yield from self._checks(found, raw, place, self._clock_ms(), self._asked_ms, None)
         else:
             yield Learned(_published(members, kind, self._clock_ms(), None), place.position)
 
-    def _recording(self, line: dict[str, Any], place: _Place) -> Iterator[Learned | Rejected]:
+    def _checks(
+        self,
+        found: list[Result],
+        raw: bytes | None,
+        place: _Place,
+        receipt_ms: int,
+        asked_ms: int | None,
+        known_at_ms: int | None,
+    ) -> Iterator[Learned | Rejected]:
+        """Yield checks; what is wrong with one thing of a page costs the others nothing."""
+        for body, alone in found:
+            try:
+                check = read_check(body, receipt_ms, asked_ms)
+            except Unreadable as error:
+                whole = _bytes_of(alone, raw if len(found) == 1 else None)
+                yield rejected(error.reason, error.detail, whole, place.position)
+            else:
+                yield Learned(check, place.position, known_at_ms)
+
+    def _recording(
+        self, line: dict[str, Any], raw: bytes | None, place: _Place
+    ) -> Iterator[Learned | Rejected]:
         receipt_ms = self._clock_ms()
         known_at_ms = asked_ms = None
         if line.get("knownAt") is not None:
@@ -295,8 +325,11 @@ class _Reader:
                 raise Unreadable("unknown-shape", f"{name} is no JSON object; see the recording format")
             evidence: Event | Observation | Watch
             if name == "check":
-                evidence = read_check(content, receipt_ms, asked_ms)
-            elif name == "watch":
+                moment_ms = self._asked_ms if asked_ms is None else asked_ms
+                found = recorded(content, line)
+                yield from self._checks(found, raw, place, receipt_ms, moment_ms, known_at_ms)
+                continue
+            if name == "watch":
                 evidence = read_watch(content, receipt_ms)
             elif name == "registry":
                 evidence = read_registry(content, receipt_ms, asked_ms)
@@ -305,7 +338,7 @@ class _Reader:
             yield Learned(evidence, place.position, known_at_ms)
 
 
-_NO_EVENT = "this JSON is no event, no envelope and no line of a recording that is known here"
+_NO_EVENT = "this JSON is no event, no result of an API call, no envelope and no line of a recording that is known here"
 _RECORDED = ("event", "check", "registry", "watch")
 _FORMLESS = frozenset({"not-json", "unknown-shape"})
 _GZIP_BREAKS = frozenset(cause.reason for cause in (TRUNCATED, CORRUPT, TOO_LARGE))

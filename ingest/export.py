@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from ingest.decode import RECORDING_HEADER, recording_line
+from ingest.sweeps import asked_in, body_of
+from store.checks import SWEEP_COLUMNS
 from store.engine import Store
 from store.model import Evidence, Observation, Watch
 from store.reading import EVENT_COLUMNS, EVENT_FROM, event_from
@@ -15,6 +18,11 @@ _EVENTS = f"SELECT e.known_at, {EVENT_COLUMNS} FROM {EVENT_FROM} ORDER BY e.know
 _OBSERVATIONS = (
     "SELECT known_at, kind, subject, at_ms, body FROM observations ORDER BY known_at, at_ms, digest"
 )
+_ANSWERS = (
+    "SELECT k.known_at, k.client_no, c.client_id, k.asked_ms, k.answer, k.last_asked_ms FROM checks k"
+    " JOIN clients c ON c.client_no = k.client_no ORDER BY k.known_at, k.asked_ms, k.digest, c.client_id"
+)
+_SWEEPS = f"SELECT {SWEEP_COLUMNS} FROM sweeps ORDER BY known_at, asked_ms, block_no"
 _WATCHES = "SELECT known_at, source, from_ms, to_ms FROM watches ORDER BY known_at, source, from_ms, to_ms"
 
 
@@ -27,11 +35,34 @@ def recording(store: Store) -> Iterator[bytes]:
         streams: list[Iterator[tuple[int, Evidence]]] = [
             ((row[0], event_from(row[1:])) for row in run(_EVENTS)),
             ((row[0], Observation(*row[1:])) for row in run(_OBSERVATIONS)),
+            _checks(run(_ANSWERS), run(_SWEEPS)),
             ((row[0], Watch(*row[1:])) for row in run(_WATCHES)),
         ]
         for known_at, evidence in merge(*streams, key=_known_at):
             yield recording_line(evidence, known_at)
 
 
-def _known_at(pair: tuple[int, Any]) -> int:
+def _checks(answers: Iterator[Any], sweeps: Iterator[Any]) -> Iterator[tuple[int, Observation]]:
+    """Tell every check again, ascending by known_at; memory: an answer a client, and a sweep."""
+    from heapq import merge
+
+    repeating: dict[int, tuple[str, str]] = {}  # by client: its id, and the answer that its sweeps repeat
+    told = ((row[0], 0, row) for row in answers)
+    swept = ((row[1], 1, row) for row in sweeps)
+    for known_at, group in groupby(merge(told, swept, key=_known_at), key=_known_at):
+        asked: list[tuple[int, int, int]] = []
+        for _, is_sweep, row in group:
+            if is_sweep:
+                asked += asked_in(row)
+                continue
+            _, client_no, client_id, asked_ms, answer, last_asked_ms = row
+            if last_asked_ms is None or last_asked_ms > asked_ms:
+                repeating[client_no] = client_id, answer
+            yield known_at, Observation("check", client_id, asked_ms, body_of(answer, asked_ms))
+        again = sorted((asked_ms, *repeating[client_no]) for client_no, _, asked_ms in asked)
+        for asked_ms, client_id, answer in again:
+            yield known_at, Observation("check", client_id, asked_ms, body_of(answer, asked_ms))
+
+
+def _known_at(pair: tuple[int, *tuple[Any, ...]]) -> int:
     return pair[0]

@@ -46,12 +46,18 @@ def chunks(source: BinaryIO, seen: Callable[[int], None] = lambda count: None) -
 
 
 def ingest_file(
-    path: str, writer: Writer, *, clock: Clock, progress: Callable[[int, Counts], None]
+    path: str,
+    writer: Writer,
+    *,
+    clock: Clock,
+    progress: Callable[[int, Counts], None],
+    asked_ms: int | None = None,
 ) -> tuple[Counts, str | None]:
     """Ingest one file (`-`: standard input), a transaction a batch.
 
     Gives what became of it, and what is wrong with it as a whole, if anything. `progress` is told the bytes
-    read so far and the counts after every batch. Raises SourceError where it cannot be opened or read.
+    read so far and the counts after every batch. `asked_ms` is when the API was asked, in epoch ms, for
+    results that do not say it. Raises SourceError where it cannot be opened or read.
     """
     total = Counts()
     read = 0
@@ -65,7 +71,7 @@ def ingest_file(
     try:
         source = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115 - closed below
         with source:
-            records = decode_stream(chunks(source, count), now=clock)
+            records = decode_stream(chunks(source, count), now=clock, asked_ms=asked_ms)
             for batch in _batches(records):
                 total.add(writer.write(batch, source=name))
                 progress(read, total)

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from ingest.reduce import (
-    CONNECT_RULES,
+    NO_CHECKS,
     SKEW_MS,
+    Checks,
     Placed,
+    checks_of,
     identity,
     link,
     merge,
@@ -28,13 +30,27 @@ from ingest.reduce import (
     session_of,
     stamp_of,
 )
-from store.model import HOUR_MS, Event, Identity, Kind, Session, Transition
+from store.model import (
+    DUPLICATE_CLIENTID,
+    HOUR_MS,
+    SECOND_MS,
+    Check,
+    Confirmation,
+    Event,
+    Identity,
+    Kind,
+    Session,
+    State,
+    Transition,
+)
 
 BESIDE = 3  # sessions to show on either side of what changed, at first
 TAIL = 4  # sessions to keep in memory a client, at least; and all within 2 SKEW of its newest
 STRAY_TAIL = 32  # ... of a client whose evidence lacks session ids
 _EVER_MS = 1 << 62  # later than every stamp
 _APART_MS = HOUR_MS  # changes further apart than this are folded one by one
+_CONNECT_RULES = frozenset({"connect", "takeover"})  # of the one row of each session with a connect event
+_NEAR_MS = 2 * SECOND_MS  # a stamp later than all checks by this much is none that they named
 
 
 class Window(NamedTuple):
@@ -57,6 +73,12 @@ class History(Protocol):
     def save(self, client_no: int, sessions: dict[Identity, Session]) -> None:
         """Make these sessions part of what `find` and `window` see."""
 
+    def checks(self, client_no: int, from_ms: int, to_ms: int) -> list[Check]:
+        """Give the checks before this step that name an instant in `[from_ms, to_ms]`, or were asked in it.
+
+        Of checks that repeat an answer, the last; of those that repeat one without an instant, all.
+        """
+
 
 class Row(NamedTuple):
     """A transition with its place among those of the same instant."""
@@ -64,6 +86,53 @@ class Row(NamedTuple):
     at_ms: int
     seq: int
     transition: Transition
+
+
+class Newest(NamedTuple):
+    """The last transition of a timeline, as far as a check can tell it."""
+
+    at_ms: int
+    state: State
+    timestamp_ms: int | None
+
+
+class Told(NamedTuple):
+    """A check on its way into the timeline, with its answer (ingest/sweeps.py)."""
+
+    check: Check
+    answer: str
+
+
+@dataclass(slots=True)
+class Run:
+    """The newest answer of the API that was told of a client, and until when it was repeated.
+
+    A check that repeats it, and agrees with the newest transition, changes nothing but `last_asked_ms`.
+    """
+
+    check: Check
+    answer: str  # ingest/sweeps.py
+    known_at: int
+    last_asked_ms: int
+    last_known_at: int  # of what repeated it last; one a step, so that a sweep has one slot a client
+
+    def repeats(self, answer: str, asked_ms: int, known_at: int, newest: Newest | None) -> bool:
+        """Tell whether a check, the only evidence of its step, says again what the newest transition says."""
+        return (
+            answer == self.answer
+            and asked_ms > self.last_asked_ms
+            and known_at > self.last_known_at
+            and newest is not None
+            and newest.state is self.check.state
+            and newest.at_ms <= asked_ms
+            and (
+                self.check.named_ms is None
+                or (
+                    newest.timestamp_ms is not None
+                    and abs(newest.timestamp_ms - self.check.named_ms) < _NEAR_MS
+                )
+            )
+        )
 
 
 @dataclass(slots=True)
@@ -78,26 +147,61 @@ class Client:
     first_ms: int | None = None
     has_strays: bool = False
     last_known_at: int | None = None
+    checked_ms: int | None = None  # latest instant that a check named or was asked; None: never checked
+    plain: bool = True  # no check has a say in what follows the start of `last`
+    newest: Newest | None = None  # the last row of the timeline, where it is known
+    run: Run | None = None
+
+
+class Proof(NamedTuple):
+    """A confirmation, with the place of the transition that it confirms."""
+
+    at_ms: int
+    seq: int
+    confirmation: Confirmation
 
 
 @dataclass(slots=True)
 class Folded:
-    """What one step changed: rows taken out of the timeline, rows put in, and sessions to save."""
+    """What one step changed: rows taken out of the timeline, rows put in, and sessions to save.
+
+    `unproved` and `proved` are the same of confirmations.
+    """
 
     removed: list[Row] = field(default_factory=list)
     added: list[Row] = field(default_factory=list)
+    unproved: list[Proof] = field(default_factory=list)
+    proved: list[Proof] = field(default_factory=list)
     sessions: dict[Identity, Session] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
     conflicts: int = 0  # copies that disagreed with what was held
 
 
-def fold(client: Client, events: Sequence[Event], history: History) -> Folded:
-    """Fold one step of evidence (equal known_at) into the client; updates `client`, returns the changes."""
+def fold(
+    client: Client,
+    events: Sequence[Event],
+    history: History,
+    told: Sequence[Told] = (),
+    known_at: int = 0,
+) -> Folded:
+    """Fold one step of evidence (equal known_at) into the client; updates `client`, returns the changes.
+
+    `told` are the checks of the step, but for one that a run takes in. The latest asked begins a run, if none
+    was asked later before.
+    """
     folded = Folded()
     if len(events) > 1:
         events = sorted(events, key=_stamp)
+    if told:
+        latest = max(told, key=lambda one: (one.check.asked_ms, one.answer))
+        run = client.run
+        if run is None or latest.check.asked_ms > run.last_asked_ms:
+            run = Run(latest.check, latest.answer, known_at, latest.check.asked_ms, known_at)
+        _insert(client, events, history, folded, [one.check for one in told], run)
+        return folded
     for index, event in enumerate(events):
         if not _append(client, event, history, folded):
-            _insert(client, events[index:], history, folded)
+            _insert(client, events[index:], history, folded, (), client.run)
             break
     return folded
 
@@ -106,10 +210,27 @@ def _stamp(event: Event) -> int:
     return event.at_ms
 
 
-def _insert(client: Client, events: Sequence[Event], history: History, folded: Folded) -> None:
-    """Fold events that may belong anywhere in the history."""
+def _newest(row: Transition) -> Newest:
+    return Newest(row.at_ms, row.state, row.timestamp_ms)
+
+
+def _insert(
+    client: Client,
+    events: Sequence[Event],
+    history: History,
+    folded: Folded,
+    checks: Sequence[Check],
+    run: Run | None,
+) -> None:
+    """Fold evidence that may belong anywhere in the history."""
     changes: dict[Identity, tuple[Session | None, Session]] = {}
     first_ms = client.first_ms
+    for check in checks:
+        if first_ms is None or check.asked_ms < first_ms:
+            first_ms = check.asked_ms
+        latest_ms = check.asked_ms if check.named_ms is None else max(check.asked_ms, check.named_ms)
+        if client.checked_ms is None or latest_ms > client.checked_ms:
+            client.checked_ms = latest_ms
     for event in events:
         if first_ms is None or event.at_ms < first_ms:
             first_ms = event.at_ms
@@ -131,9 +252,15 @@ def _insert(client: Client, events: Sequence[Event], history: History, folded: F
         changes[key] = (before, merged)
         if not row.session_id:
             client.has_strays = True
-    for span in _spans(changes, client, first_ms):
-        _fold_span(client, span, history, folded, first_ms)
+    if client.run is not None and run is not client.run:  # what it confirmed is open no longer
+        about_ms = _about_ms(client.run.check)
+        closing = _Span(about_ms, about_ms, {}, [])
+        _fold_span(client, closing, history, folded, client.first_ms, (client.run, None))
+    for span in _spans(changes, client, first_ms, checks):
+        _fold_span(client, span, history, folded, first_ms, (run, run))
         client.first_ms = first_ms  # the earliest span, folded first, is the one that it concerns
+    if run is not None:
+        client.run = run
 
 
 def _held(client: Client, key: Identity, history: History, folded: Folded) -> Session | None:
@@ -162,6 +289,12 @@ def _append(client: Client, event: Event, history: History, folded: Folded) -> b
     last, session_id, at_ms = client.last, event.session_id, event.at_ms
     if event.kind > Kind.DISCONNECTED:
         return client.first_ms is not None and at_ms >= client.first_ms
+    if client.checked_ms is not None:
+        asked_ms = (
+            client.checked_ms if client.run is None else max(client.checked_ms, client.run.last_asked_ms)
+        )
+        if not client.plain or at_ms <= asked_ms + _NEAR_MS:
+            return False
     if last is None or last.connect_ms is None or session_id is None or client.has_strays:
         return False
     own = session_id == last.session_id
@@ -174,6 +307,10 @@ def _append(client: Client, event: Event, history: History, folded: Folded) -> b
             return False
         if _held(client, key, history, folded) is not None:
             return False
+        if client.checked_ms is not None and (
+            last.disconnect_ms is None or last.reason == DUPLICATE_CLIENTID
+        ):
+            return False  # its last proof may be a check, or a check be laid anew where a row goes
         after = Session(session_id, event.version, at_ms, None, None)
         old = [] if last.disconnect_ms is None else link(_alone(last), None)
         new = link(_alone(last), Placed(after, at_ms, None))
@@ -192,13 +329,12 @@ def _append(client: Client, event: Event, history: History, folded: Folded) -> b
     added = [Row(row.at_ms, 0, row) for row in new]
     if old:
         removed = [Row(row.at_ms, 0, row) for row in old]
-        _net(
-            folded, [row for row in removed if row not in added], [row for row in added if row not in removed]
-        )
+        _net(folded.removed, folded.added, *_differences(removed, added))
     elif folded.removed:
-        _net(folded, [], added)
+        _net(folded.removed, folded.added, [], added)
     else:
         folded.added += added
+    client.newest = _newest(new[-1])
     folded.sessions[key] = client.tail[key] = client.last = after
     client.newest_ms = stamp_of(after)
     _trim(client)
@@ -256,14 +392,21 @@ class _Span(NamedTuple):
     from_ms: int
     to_ms: int
     changes: dict[Identity, tuple[Session | None, Session]]
+    checks: list[Check]
 
 
 def _spans(
-    changes: dict[Identity, tuple[Session | None, Session]], client: Client, first_ms: int | None
+    changes: dict[Identity, tuple[Session | None, Session]],
+    client: Client,
+    first_ms: int | None,
+    checks: Sequence[Check],
 ) -> list[_Span]:
     spans: list[_Span] = []
     if first_ms is not None and first_ms != client.first_ms:
-        spans.append(_Span(first_ms, first_ms if client.first_ms is None else client.first_ms, {}))
+        spans.append(_Span(first_ms, first_ms if client.first_ms is None else client.first_ms, {}, []))
+    for check in checks:
+        about_ms = _about_ms(check)
+        spans.append(_Span(about_ms, about_ms, {}, [check]))
     for key, (before, after) in changes.items():
         stamps = [stamp_of(after)]
         if before is not None:
@@ -272,19 +415,35 @@ def _spans(
             stamps += [s for s in (after.connect_ms, after.disconnect_ms) if s is not None]
             if before is not None and before.disconnect_ms is not None:
                 stamps.append(before.disconnect_ms)
-        spans.append(_Span(min(stamps), max(stamps), {key: (before, after)}))
+        spans.append(_Span(min(stamps), max(stamps), {key: (before, after)}, []))
     spans.sort(key=lambda span: span[:2])
     joined: list[_Span] = []
     for span in spans:
         if joined and span.from_ms - joined[-1].to_ms <= _APART_MS:
             last = joined.pop()
-            joined.append(_Span(last.from_ms, max(last.to_ms, span.to_ms), {**last.changes, **span.changes}))
+            to_ms = max(last.to_ms, span.to_ms)
+            joined.append(
+                _Span(last.from_ms, to_ms, {**last.changes, **span.changes}, [*last.checks, *span.checks])
+            )
         else:
             joined.append(span)
     return joined
 
 
-def _fold_span(client: Client, span: _Span, history: History, folded: Folded, first_ms: int | None) -> None:
+def _about_ms(check: Check) -> int:
+    """Give the instant that a check speaks of: the one it names, else that of asking."""
+    return check.asked_ms if check.named_ms is None else check.named_ms
+
+
+def _fold_span(
+    client: Client,
+    span: _Span,
+    history: History,
+    folded: Folded,
+    first_ms: int | None,
+    runs: tuple[Run | None, Run | None],
+) -> None:
+    """Fold a span; `runs` are the open ones before and after it."""
     # A disconnect without session id belongs to a connect however far before it: all that follows is shown.
     from_ms, to_ms = span.from_ms - 2 * SKEW_MS, _EVER_MS if client.has_strays else span.to_ms + 2 * SKEW_MS
     beside = BESIDE
@@ -294,7 +453,13 @@ def _fold_span(client: Client, span: _Span, history: History, folded: Folded, fi
         history.save(client.client_no, folded.sessions)
         window = history.window(client.client_no, from_ms, to_ms, beside)
     while True:
-        old_timeline, new_timeline = _both(window, span, client.first_ms, first_ms)
+        said = _said(client, window, folded, history)
+        before, after = _shown(window, span)
+        old = reduce_sessions(before, None if window.opens_left else client.first_ms, _checks(said, runs[0]))
+        new = reduce_sessions(
+            after, None if window.opens_left else first_ms, _checks([*said, *span.checks], runs[1])
+        )
+        old_timeline, new_timeline = keyed(old), keyed(new)
         removed, added = _differences(old_timeline, new_timeline)
         changed = [*removed, *added]
         if _settled(window, span, old_timeline, new_timeline, changed) and (
@@ -304,19 +469,46 @@ def _fold_span(client: Client, span: _Span, history: History, folded: Folded, fi
         beside *= 4
         history.save(client.client_no, folded.sessions)
         window = history.window(client.client_no, from_ms, to_ms, beside)
-    _net(folded, removed, added)
+    _net(folded.removed, folded.added, removed, added)
+    if client.checked_ms is not None:
+        unproved, proved = _differences(proofs(old), proofs(new))
+        _net(folded.unproved, folded.proved, unproved, proved)
+        folded.checks += span.checks
     _keep(client, span, folded)
+    if not window.opens_right and new:
+        client.newest = _newest(new[-1])
+        client.plain = client.checked_ms is None or _is_plain(client.last, new_timeline)
 
 
-def _both(
-    window: Window, span: _Span, old_first_ms: int | None, new_first_ms: int | None
-) -> tuple[list[Row], list[Row]]:
-    before, after = _shown(window, span)
-    if window.opens_left:
-        old_first_ms = new_first_ms = None
+def _said(client: Client, window: Window, folded: Folded, history: History) -> list[Check]:
+    """List the checks that speak of the window, those of this step's earlier spans included."""
+    if client.checked_ms is None:
+        return []
+    from_ms = min(map(stamp_of, window.rows)) if window.opens_left else -_EVER_MS
+    to_ms = max(map(stamp_of, window.rows)) if window.opens_right else _EVER_MS
+    said = history.checks(client.client_no, from_ms, to_ms)
+    said += [check for check in folded.checks if from_ms <= _about_ms(check) <= to_ms]
+    run = client.run
+    if run is not None and run.check.named_ms is not None and from_ms <= run.check.named_ms <= to_ms:
+        said.append(run.check._replace(asked_ms=run.last_asked_ms))
+    return said
+
+
+def _checks(said: Sequence[Check], run: Run | None) -> Checks:
+    if not said:
+        return NO_CHECKS
+    return checks_of(said) if run is None else checks_of(said, run.check, run.known_at)
+
+
+def _is_plain(last: Session | None, timeline: list[Row]) -> bool:
+    """Tell whether a timeline ends with what `last` alone says, so that no check has a say in what follows."""
+    if last is None:
+        return False
+    at = max((i for i, row in enumerate(timeline) if row.transition.rule in _CONNECT_RULES), default=None)
     return (
-        keyed(reduce_sessions(before, old_first_ms)),
-        keyed(reduce_sessions(after, new_first_ms)),
+        at is not None
+        and timeline[at].transition.timestamp_ms == last.connect_ms
+        and [row.transition for row in timeline[at + 1 :]] == link(_alone(last), None)
     )
 
 
@@ -338,11 +530,28 @@ def keyed(timeline: list[Transition]) -> list[Row]:
     for transition in timeline:
         seq = seq + 1 if transition.at_ms == at_ms else 0
         at_ms = transition.at_ms
+        if transition.confirmed is not None:
+            transition = transition._replace(confirmed=None)
         rows.append(Row(at_ms, seq, transition))
     return rows
 
 
-def _differences(old: list[Row], new: list[Row]) -> tuple[list[Row], list[Row]]:
+def proofs(timeline: list[Transition]) -> list[Proof]:
+    """List the confirmations of a timeline, each with the place of its transition."""
+    found: list[Proof] = []
+    at_ms, seq = None, 0
+    for transition in timeline:
+        seq = seq + 1 if transition.at_ms == at_ms else 0
+        at_ms = transition.at_ms
+        if transition.confirmed is not None:
+            found.append(Proof(at_ms, seq, transition.confirmed))
+    return found
+
+
+_Placed = TypeVar("_Placed", Row, Proof)
+
+
+def _differences(old: list[_Placed], new: list[_Placed]) -> tuple[list[_Placed], list[_Placed]]:
     old_set, new_set = set(old), set(new)
     return [row for row in old if row not in new_set], [row for row in new if row not in old_set]
 
@@ -373,7 +582,7 @@ def _settled(window: Window, span: _Span, old: list[Row], new: list[Row], change
 
 def _starts(timeline: list[Row]) -> list[int]:
     """List where the sessions of a timeline start: each with a connect has one such row."""
-    return [row.at_ms for row in timeline if row.transition.rule in CONNECT_RULES]
+    return [row.at_ms for row in timeline if row.transition.rule in _CONNECT_RULES]
 
 
 def _partners_shown(window: Window, span: _Span, changed: list[Row]) -> bool:
@@ -410,18 +619,20 @@ def _partners_shown(window: Window, span: _Span, changed: list[Row]) -> bool:
     return True
 
 
-def _net(folded: Folded, removed: list[Row], added: list[Row]) -> None:
+def _net(
+    gone: list[_Placed], come: list[_Placed], removed: Sequence[_Placed], added: Sequence[_Placed]
+) -> None:
     """Add differences to those of the same step; a row put in and taken out again never was."""
     for row in removed:
-        if row in folded.added:
-            folded.added.remove(row)
+        if row in come:
+            come.remove(row)
         else:
-            folded.removed.append(row)
+            gone.append(row)
     for row in added:
-        if row in folded.removed:
-            folded.removed.remove(row)
+        if row in gone:
+            gone.remove(row)
         else:
-            folded.added.append(row)
+            come.append(row)
 
 
 def _keep(client: Client, span: _Span, folded: Folded) -> None:

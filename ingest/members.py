@@ -1,7 +1,8 @@
 """One JSON object of a known kind in, one piece of evidence out, losslessly.
 
-Owns the member names of events, registry events, checks and watch statements, and what is kept of members
-that have no column. It must never drop a member, and never make up a value that was not said.
+Owns the member names of events, registry events and watch statements (ingest/checks.py those of checks), and
+what is kept of members that have no column. It must never drop a member, and never make up a value that was
+not said.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _DIGITS = re.compile(r"[0-9]{1,19}")
 _MOST_VERSION = 2**63
 # The registry writes ms and no rule rewrites them; AWS's own example lies in 2009.
 _FIRST_REGISTRY_MS = 1_000_000_000_000
+_LINE_BYTES = 256  # what a line of a recording needs beside its observation
 _write = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -191,26 +193,16 @@ def read_registry(members: dict[str, Any], receipt_ms: int, asked_ms: int | None
         at_ms = stamp
     elif stamp is not None or at_ms is None:
         at_ms = required_stamp_ms(stamp, "timestamp", receipt_ms)
-    subject = _name(members, "thingName")
+    subject = name_of(members, "thingName")
     arn = members.get("thingArn")
     if subject is None and isinstance(arn, str) and (match := _THING_ARN.fullmatch(arn)):
         subject = storable(match[1])
-    return Observation("registry", subject, at_ms, _body(members))
-
-
-def read_check(members: dict[str, Any], receipt_ms: int, asked_ms: int | None) -> Observation:
-    """Read an API check. `asked_ms` is the moment of asking where the check does not say it."""
-    asked = members.get("askedAt")
-    at_ms = asked_ms
-    if asked is not None or at_ms is None:
-        at_ms = required_stamp_ms(asked, "askedAt", receipt_ms)
-    subject = _name(members, "thingName") or _name(members, "clientId")
-    return Observation("check", subject, at_ms, _body(members))
+    return Observation("registry", subject, at_ms, body_of(members))
 
 
 def read_watch(members: dict[str, Any], receipt_ms: int) -> Watch:
     """Read a statement of watching. Raises Unreadable where it says no source or no stretch."""
-    source = _name(members, "source")
+    source = name_of(members, "source")
     from_ms = required_stamp_ms(members.get("from"), "from", receipt_ms)
     to_ms = required_stamp_ms(members.get("to"), "to", receipt_ms)
     if source is None or to_ms < from_ms:
@@ -218,13 +210,15 @@ def read_watch(members: dict[str, Any], receipt_ms: int) -> Watch:
     return Watch(source, from_ms, to_ms)
 
 
-def _name(members: dict[str, Any], name: str) -> str | None:
+def name_of(members: dict[str, Any], name: str) -> str | None:
+    """Give a member that is text and not empty. Raises Unreadable where no SQL text can hold it."""
     value = members.get(name)
     return storable(value) if isinstance(value, str) and value else None
 
 
-def _body(members: dict[str, Any]) -> str:
+def body_of(members: dict[str, Any]) -> str:
+    """Write an observation as it is kept; small enough that its line in a recording is a record again."""
     body = canonical(members)
-    if len(body) > RECORD_BYTES:
+    if len(body) > RECORD_BYTES - _LINE_BYTES:
         raise Unreadable("too-large", "more than 1 MiB; split it")
     return body

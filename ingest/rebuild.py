@@ -7,21 +7,24 @@ included; a client whose rows differ is rewritten and named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
-from ingest.fold import Client, Window, fold
+from ingest.fold import Client, Run, Told, Window, fold
 from ingest.reduce import stamp_of
-from ingest.writer import Pending, record_step
+from ingest.writer import Pending, record_step, said_in
+from store.checks import CheckRows, Kept
 from store.engine import Store, translated
-from store.model import Event, Identity, Session
+from store.model import Check, Event, Identity, Session
 from store.packing import pack_identity
 from store.reading import EVENT_COLUMNS, EVENT_FROM, event_from
 from store.rows import Rows, rows_of
 
+EVER_MS = 1 << 62
+_CLIENTS = "SELECT client_no, client_id, checked_ms FROM clients ORDER BY client_no"
 _EVIDENCE = (
     f"SELECT e.client_no, e.known_at, {EVENT_COLUMNS} FROM {EVENT_FROM}"
     " ORDER BY e.client_no, e.known_at, e.at_ms, e.digest"
@@ -46,12 +49,30 @@ class Memory:
 
     def __init__(self) -> None:
         self.sessions: dict[Identity, Session] = {}
+        self.kept: list[Kept] = []  # answers; those that are repeated no more say until when they were
+        self.repeated: list[int] = []  # when the client was asked, and said what it had said before
 
     def find(self, client_no: int, key: Identity) -> Session | None:
         return self.sessions.get(key)
 
     def save(self, client_no: int, sessions: dict[Identity, Session]) -> None:
         self.sessions |= sessions
+
+    def keep(self, client: Client, run: Run | None, told: Iterable[Told], known_at: int) -> None:
+        """Keep the checks of a step, before which `run` went on."""
+        if run is not None and client.run is not run:
+            self.kept = [
+                each if each.last_asked_ms is not None else each._replace(last_asked_ms=run.last_asked_ms)
+                for each in self.kept
+            ]
+        for check, answer in told:
+            opens = client.run is not run and client.run is not None and check == client.run.check
+            self.kept.append(Kept(check, answer, known_at, None if opens else check.asked_ms))
+
+    def checks(self, client_no: int, from_ms: int, to_ms: int) -> list[Check]:
+        return said_in(
+            self.kept, from_ms, to_ms, lambda low, high: [at for at in self.repeated if low <= at <= high]
+        )
 
     def window(self, client_no: int, from_ms: int, to_ms: int, beside: int) -> Window:
         rows = sorted(self.sessions.values(), key=stamp_of)
@@ -61,18 +82,52 @@ class Memory:
         return Window([*left[-beside:], *inside, *right[:beside]], len(left) > beside, len(right) > beside)
 
 
+class Again(NamedTuple):
+    """A check that said what the one before had said, asked at `asked_ms`."""
+
+    asked_ms: int
+
+
+class Derived(NamedTuple):
+    """What follows from all evidence of one client."""
+
+    client: Client
+    memory: Memory
+    transitions: list[tuple[Any, ...]]
+    confirmations: list[tuple[Any, ...]]
+
+
 def derive(
-    client_no: int, evidence: Iterable[tuple[int, Event]], number_text: Any
-) -> tuple[Client, Memory, list[tuple[Any, ...]]]:
-    """Fold `(known_at, event)`, ascending by known_at; gives the client, its sessions, and all its rows."""
+    client_no: int, evidence: Iterable[tuple[int, Event | Told | Again]], number_text: Callable[[str], int]
+) -> Derived:
+    """Fold `(known_at, evidence)`, ascending by known_at, as it was folded when it came."""
     client, memory, pending = Client(client_no), Memory(), Pending()
-    for known_at, step in groupby(evidence, key=itemgetter(0)):
-        folded = fold(client, [event for _, event in step], memory)
+    for known_at, group in groupby(evidence, key=itemgetter(0)):
+        step = [each for _, each in group]
+        events = [each for each in step if isinstance(each, Event)]
+        told = [each for each in step if isinstance(each, Told)]
+        for each in step:
+            if isinstance(each, Again):
+                assert client.run is not None
+                memory.repeated.append(each.asked_ms)
+                client.run.last_asked_ms = max(client.run.last_asked_ms, each.asked_ms)
+        if not events and not told:
+            continue
+        run = client.run
+        folded = fold(client, events, memory, told, known_at)
+        memory.keep(client, run, told, known_at)
         memory.save(client_no, folded.sessions)
         record_step(client_no, known_at, folded, pending, number_text)
         client.last_known_at = known_at
-    rows = [tuple(row) for row in (*pending.live.values(), *pending.closed)]
-    return client, memory, sorted(rows, key=itemgetter(1, 2, 3))
+    return Derived(
+        client,
+        memory,
+        sorted([tuple(row) for row in (*pending.live.values(), *pending.closed)], key=itemgetter(1, 2, 3)),
+        sorted(
+            [tuple(row) for row in (*pending.proofs.values(), *pending.closed_proofs)],
+            key=itemgetter(1, 2, 3),
+        ),
+    )
 
 
 def rebuild_store(store: Store) -> Report:
@@ -82,8 +137,17 @@ def rebuild_store(store: Store) -> Report:
         writing = rows_of(store)
         try:
             writing.begin(lambda: 0, 0)
-            for client_no, rows in groupby(run(_EVIDENCE), key=itemgetter(0)):
-                _rebuild(writing, client_no, rows, report)
+            events = groupby(run(_EVIDENCE), key=itemgetter(0))
+            spoken: tuple[int, Iterator[Any]] | None = next(events, None)
+            for client_no, client_id, checked_ms in run(_CLIENTS):
+                evidence: list[tuple[int, Event | Told | Again]] = []
+                if spoken is not None and spoken[0] == client_no:
+                    evidence += [(row[1], event_from(row[2:])) for row in spoken[1]]
+                    spoken = next(events, None)
+                if checked_ms is not None:
+                    evidence += _checks(writing.checks, client_no)
+                    evidence.sort(key=itemgetter(0))
+                _rebuild(writing, client_no, client_id, evidence, report)
             writing.commit()
         finally:
             writing.rollback()
@@ -91,16 +155,21 @@ def rebuild_store(store: Store) -> Report:
     return report
 
 
-def _rebuild(writing: Rows, client_no: int, rows: Iterator[Any], report: Report) -> None:
-    client_id = ""
+def _checks(held: CheckRows, client_no: int) -> list[tuple[int, Event | Told | Again]]:
+    """List `(known_at, check)` of all that a client was asked."""
+    told: list[tuple[int, Event | Told | Again]] = [
+        (kept.known_at, Told(kept.check, kept.answer)) for kept in held.about(client_no, -EVER_MS, EVER_MS)
+    ]
+    return told + [(known_at, Again(asked_ms)) for known_at, asked_ms in held.sweeps_of(client_no)]
 
-    def evidence() -> Iterator[tuple[int, Event]]:
-        nonlocal client_id
-        for row in rows:
-            event = event_from(row[2:])
-            client_id = event.client_id
-            yield row[1], event
 
+def _rebuild(
+    writing: Rows,
+    client_no: int,
+    client_id: str,
+    evidence: list[tuple[int, Event | Told | Again]],
+    report: Report,
+) -> None:
     texts: dict[str, int] = {}
 
     def number(text: str) -> int:
@@ -108,7 +177,8 @@ def _rebuild(writing: Rows, client_no: int, rows: Iterator[Any], report: Report)
             texts.update(writing.texts({text}))
         return texts[text]
 
-    client, memory, derived = derive(client_no, evidence(), number)
+    derived = derive(client_no, evidence, number)
+    client = derived.client
     sessions = sorted(
         (
             client_no,
@@ -118,16 +188,17 @@ def _rebuild(writing: Rows, client_no: int, rows: Iterator[Any], report: Report)
             session.disconnect_ms,
             None if session.reason is None else number(session.reason),
         )
-        for key, session in memory.sessions.items()
+        for key, session in derived.memory.sessions.items()
     )
-    report.clients += 1
-    report.transitions += len(derived)
-    held_rows, held_sessions, held_first_ms = writing.derived(client_no)
-    if held_rows == derived and held_sessions == sessions and held_first_ms == client.first_ms:
+    report.clients += bool(evidence)
+    report.transitions += len(derived.transitions)
+    if writing.derived(client_no) == (derived.transitions, derived.confirmations, sessions, client.first_ms):
         return
     report.differing.append(client_id)
     writing.drop_derived(client_no)
-    writing.put_transitions(derived)
+    writing.put_transitions(derived.transitions)
+    writing.many(writing.checks.sql("put_confirmations"), derived.confirmations)
     writing.put_sessions(sessions)
-    assert client.last_known_at is not None
-    writing.put_clients([(client.first_ms, int(client.has_strays), client.last_known_at, client_no)])
+    writing.put_clients(
+        [(client.first_ms, int(client.has_strays), client.last_known_at, client.checked_ms, client_no)]
+    )

@@ -5,7 +5,7 @@ Theory of operation
 
 AWS tells of connections, not of states: a *session* begins with a connect event and ends with a disconnect
 event, both bearing its id and its version. Events are lost, doubled and reordered, and their stamps are
-approximations. Five steps lead from them to the answer that the API would have given at any instant; each
+approximations. Seven steps lead from them to the answer that the API would have given at any instant; each
 depends on content only, never on the order of arrival.
 
   merge   All copies of a session's evidence are one row: of each member the smallest value that a copy
@@ -18,9 +18,13 @@ depends on content only, never on the order of arrival.
           SKEW after it. Sorting by that is total, and needs no sight of a reset.          -> `in_order`
   place   Timelines ascend though stamps may not. A connect takes effect no earlier than the connects
           before it in the order; AWS's own stamp stays in `timestamp_ms`.                 -> `place`
+  confirm What the API said is laid beside that: an instant that it named is one that is held (and then proves
+          the stretch from there up to the asking), or one that was missed.                -> `confirmed`
   link    What happens from the start of one session to the start of the next is decided by those two
           alone, in one function, so that a timeline is the links of its neighbours laid end to end, and an
           event at the end of it costs one link.                                           -> `link`
+  lay     An answer that named no instant is laid on the timeline made of all else, if nothing there agrees with
+          it and nothing proves it wrong.                                                  -> `laid`
 
 `link` is this table (a, b: neighbours in the order; d: a's disconnect, where it is placed):
 
@@ -40,6 +44,12 @@ same, if b bears the next version (and, of DUPLICATE_CLIENTID, comes within SKEW
 disconnect, that nothing was connected between, if b is consecutive. A session whose halves may not belong
 together (`Doubt`) proves none of the first two, and a disconnect that named no session not the third either.
 
+Checks. What counts is which instant an answer names. Held in the same state to the millisecond (or, where AWS
+gave whole seconds, within the second): confirmed. Held within a second otherwise: the same transition, but no
+proof. Else it was missed: a named connect is a session of its own, a named disconnect ends the session that is
+current (rule check-named). A confirmation proves the stretch from its row up to the asking less LAG, and never
+past the next row. An answer without an instant makes a row at the asking, bounded by the last proof (check-laid).
+
 Before a client's first evidence nothing is said of it; between its first evidence (of any kind) and its first
 transition it is known, and its state is not (rule first-evidence).
 
@@ -48,15 +58,20 @@ This module imports no driver and reads no clock.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
 from store.model import (
     DUPLICATE_CLIENTID,
     HOUR_MS,
+    LAG_MS,
     MINUTE_MS,
+    SECOND_MS,
+    Check,
+    Confirmation,
     Event,
     Identity,
     Kind,
@@ -67,11 +82,9 @@ from store.model import (
 
 SKEW_MS = 4 * MINUTE_MS  # two stamps, each up to two minutes wrong (AWS: "an approximation")
 RESET_MS = 45 * MINUTE_MS  # versions restart after about an hour unconnected; less tolerance
-LAG_MS = 10_000  # an index may be this far behind its broker
 
 CONNECTED_REASON = "NONE"  # what the API says of a connected thing
 
-CONNECT_RULES = frozenset({"connect", "takeover"})  # of the one row that each session with a connect has
 
 _CONNECTED, _DISCONNECTED = State.CONNECTED, State.DISCONNECTED
 _LARGEST = "\U0010ffff"  # sorts after every reason: a missing one counts as largest
@@ -146,6 +159,7 @@ class Doubt(Enum):
 
 
 Doubts = dict[Session, Doubt]
+Sayings = Mapping[Session, "Said"]
 
 
 def group(rows: Sequence[Session]) -> tuple[list[Session], Doubts]:
@@ -360,9 +374,12 @@ class Placed(NamedTuple):
     start_ms: int
     end_ms: int | None
     doubt: Doubt | None = None  # of the disconnect
+    said: Said | None = None
 
 
-def place(ordered: Sequence[Session], doubts: Mapping[Session, Doubt]) -> list[Placed]:
+def place(
+    ordered: Sequence[Session], doubts: Mapping[Session, Doubt], sayings: Sayings | None = None
+) -> list[Placed]:
     """Place sessions in time, ascending by start; `ordered` as `in_order` gives it, `doubts` as `group` does.
 
     A session whose connect is lost starts at its disconnect, and is left out where its successor starts no
@@ -383,8 +400,215 @@ def place(ordered: Sequence[Session], doubts: Mapping[Session, Doubt]) -> list[P
                 start_ms = end_ms = max(start_ms, placed[-1].start_ms)
                 if placed[-1].start_ms == start_ms:
                     placed.pop()
-        placed.append(Placed(session, start_ms, end_ms, doubts.get(session) if doubts else None))
+        placed.append(
+            Placed(
+                session,
+                start_ms,
+                end_ms,
+                doubts.get(session) if doubts else None,
+                sayings.get(session) if sayings else None,
+            )
+        )
     return placed
+
+
+# --- Confirm ------------------------------------------------------------------------------------------------
+
+
+class Fact(NamedTuple):
+    """All checks that named one instant in one state: the smallest reason, and when it was last asked."""
+
+    state: State
+    named_ms: int
+    whole: bool  # in whole seconds: the instant lies in [named_ms, named_ms + 999]
+    reason: str | None
+    last_asked_ms: int
+    open_at: int | None = None  # known_at of the run of checks that still goes on naming it
+
+
+class Checks(NamedTuple):
+    """What the API said of one client, as the reducer takes it: facts, and answers that name no instant."""
+
+    facts: Sequence[Fact] = ()
+    unnamed: Sequence[Check] = ()
+
+
+class Said(NamedTuple):
+    """What checks said of one session: the facts that name each half, and the one that alone tells of it."""
+
+    connect_facts: tuple[Fact, ...] = ()
+    end_facts: tuple[Fact, ...] = ()
+    connect_by: Fact | None = None
+    end_by: Fact | None = None
+
+
+NO_CHECKS = Checks()
+_UNSAID = Said()
+_NEAR_MS = SECOND_MS  # a stamp this close is the same transition
+_WHOLE_MS = SECOND_MS - 1
+
+
+def checks_of(checks: Iterable[Check], run: Check | None = None, run_at: int | None = None) -> Checks:
+    """Sort checks, in any order and with copies, into facts and unnamed ones.
+
+    `run` is the check whose answer the client's newest checks repeat, known since `run_at`.
+    An answer of DUPLICATE_CLIENTID speaks of a session that another has replaced, and is passed over.
+    """
+    facts: dict[tuple[State, int, bool], Fact] = {}
+    unnamed: list[Check] = []
+    for check in checks:
+        if check.state is _DISCONNECTED and check.reason == DUPLICATE_CLIENTID:
+            continue
+        if check.named_ms is None:
+            unnamed.append(check)
+            continue
+        key = (check.state, check.named_ms, check.whole)
+        fact = Fact(*key, check.reason, check.asked_ms, run_at if check == run else None)
+        held = facts.get(key)
+        facts[key] = fact if held is None else _merged_fact(held, fact)
+    return Checks(list(facts.values()), unnamed)
+
+
+def _merged_fact(a: Fact, b: Fact) -> Fact:
+    reasons = [reason for reason in (a.reason, b.reason) if reason is not None]
+    return a._replace(
+        reason=min(reasons, default=None),
+        last_asked_ms=max(a.last_asked_ms, b.last_asked_ms),
+        open_at=a.open_at if b.open_at is None else b.open_at,
+    )
+
+
+def _confirmation(facts: tuple[Fact, ...]) -> Confirmation | None:
+    """Tell what facts that name one transition prove together.
+
+    Where one of them names a whole second, nothing is proven within it: another transition may lie there.
+    """
+    if not facts:
+        return None
+    return Confirmation(
+        max(fact.last_asked_ms for fact in facts) - LAG_MS,
+        max((_latest_ms(fact) for fact in facts if fact.whole), default=None),
+        max((fact.open_at for fact in facts if fact.open_at is not None), default=None),
+    )
+
+
+_Half = tuple[int, str, bool, int, int]  # stamp, session id, version missing, version, index of its session
+
+
+class _Confirming:
+    """Sessions while facts are laid beside them, by index; `said` runs beside `sessions`."""
+
+    def __init__(self, sessions: Sequence[Session], doubts: Doubts) -> None:
+        self.sessions = list(sessions)
+        self.said = [_UNSAID] * len(self.sessions)
+        self._doubts = doubts
+        self._connects = [
+            _half(session.connect_ms, session, index)
+            for index, session in enumerate(self.sessions)
+            if session.connect_ms is not None
+        ]
+        self._connects.sort()
+        self._ends: list[_Half] | None = None  # of those disconnects that have a row; None: not known
+        self._placed: list[Placed] = []
+
+    def lay(self, fact: Fact) -> None:
+        """Confirm the transition that a fact names; or pass it over as known; or add it as missed."""
+        spread_ms = _WHOLE_MS if fact.whole else 0
+        halves = self._connects if fact.state is _CONNECTED else self._rows_of_ends()
+        index = _latest(halves, fact.named_ms, fact.named_ms + spread_ms)
+        if index is not None:
+            self._prove(index, fact)
+        elif _latest(halves, fact.named_ms - _NEAR_MS, fact.named_ms + spread_ms + _NEAR_MS) is None:
+            self._add(fact)
+
+    def _rows_of_ends(self) -> list[_Half]:
+        if self._ends is None:
+            self._placed = place(in_order(self.sessions), {})
+            index_of = {id(session): index for index, session in enumerate(self.sessions)}
+            self._ends = sorted(
+                _half(a.session.disconnect_ms, a.session, index_of[id(a.session)])
+                for a, b in zip_longest(self._placed, self._placed[1:])
+                if a.session.disconnect_ms is not None
+                and a.session.reason != DUPLICATE_CLIENTID
+                and (b is None or a.end_ms is None or a.end_ms < b.start_ms)
+            )
+        return self._ends
+
+    def _prove(self, index: int, fact: Fact) -> None:
+        said = self.said[index]
+        if fact.state is _CONNECTED:
+            self.said[index] = said._replace(connect_facts=(*said.connect_facts, fact))
+        else:
+            self.said[index] = said._replace(end_facts=(*said.end_facts, fact))
+
+    def _add(self, fact: Fact) -> None:
+        if fact.state is _CONNECTED:
+            self._append(Session("", None, fact.named_ms, None, None), Said((fact,), (), fact, None))
+            insort(self._connects, _half(fact.named_ms, self.sessions[-1], len(self.sessions) - 1))
+            return
+        self._ends = None
+        stray = Session("", None, None, fact.named_ms, fact.reason)
+        current = self._current(fact.named_ms + (SECOND_MS if fact.whole else 0))
+        ended_ms = None if current is None else self.sessions[current].disconnect_ms
+        if current is None or (ended_ms is not None and ended_ms < fact.named_ms):
+            self._append(stray, Said((), (fact,), None, fact))
+            self._doubts[stray] = Doubt.BARE
+        else:
+            self._end(current, stray, fact)
+
+    def _append(self, session: Session, said: Said) -> None:
+        self.sessions.append(session)
+        self.said.append(said)
+
+    def _current(self, before_ms: int) -> int | None:
+        """Give the index of the session current just before an instant, if it has a connect."""
+        current: Session | None = None
+        for placed in self._placed:
+            if placed.start_ms < before_ms:
+                current = placed.session
+        if current is None or current.connect_ms is None:
+            return None
+        return next(index for index, session in enumerate(self.sessions) if session is current)
+
+    def _end(self, index: int, stray: Session, fact: Fact) -> None:
+        """End a session where a fact says, if nothing else ended it at that very instant."""
+        session = self.sessions[index]
+        self._doubts.pop(session, None)
+        ended = self.sessions[index] = merge(session, stray)
+        self._doubts[ended] = Doubt.BARE
+        if ended != session:
+            self.said[index] = self.said[index]._replace(end_by=fact, end_facts=(fact,))
+
+
+def _latest(halves: list[_Half], from_ms: int, to_ms: int) -> int | None:
+    at = bisect_left(halves, (to_ms + 1,)) - 1
+    return halves[at][-1] if at >= 0 and halves[at][0] >= from_ms else None
+
+
+def _half(stamp_ms: int, session: Session, index: int) -> _Half:
+    return stamp_ms, session.session_id, session.version is None, session.version or 0, index
+
+
+def confirmed(
+    sessions: Sequence[Session], doubts: Doubts, facts: Iterable[Fact]
+) -> tuple[Sequence[Session], dict[Session, Said]]:
+    """Lay named instants beside grouped sessions; gives the sessions then, and what was said of them.
+
+    Connects before disconnects, those to the millisecond before whole seconds, ascending: so the same
+    whenever each arrived. Adds to `doubts` the ends that only checks tell.
+    """
+    laying = _Confirming(sessions, doubts)
+    for fact in sorted(facts, key=_in_turn):
+        laying.lay(fact)
+    return laying.sessions, {
+        session: said
+        for session, said in zip(laying.sessions, laying.said, strict=True)
+        if said is not _UNSAID
+    }
+
+
+def _in_turn(fact: Fact) -> tuple[bool, bool, int]:
+    return fact.state is not _CONNECTED, fact.whole, fact.named_ms
 
 
 # --- Link ---------------------------------------------------------------------------------------------------
@@ -394,8 +618,16 @@ def consecutive(a: Placed, b: Placed) -> bool:
     """Tell whether nothing can have lain between two neighbours: next version, and no time for a reset."""
     if b.session.connect_ms is None or not _next_version(a, b):
         return False
-    last_proof_ms = a.end_ms if a.end_ms is not None and a.end_ms < b.start_ms else a.start_ms
-    return b.start_ms - last_proof_ms < RESET_MS
+    last_ms = a.end_ms if a.end_ms is not None and a.end_ms < b.start_ms else _last_proof_ms(a, b.start_ms)
+    return b.start_ms - last_ms < RESET_MS
+
+
+def _last_proof_ms(a: Placed, next_ms: int) -> int:
+    """Tell until when a session without an end before the next one's start is proven: by checks, or not at all."""
+    if a.said is None or not a.said.connect_facts:
+        return a.start_ms
+    until_ms = max(fact.last_asked_ms for fact in a.said.connect_facts) - LAG_MS
+    return max(a.start_ms, min(until_ms, next_ms))
 
 
 def _next_version(a: Placed, b: Placed) -> bool:
@@ -416,18 +648,7 @@ def link(a: Placed | None, b: Placed | None) -> list[Transition]:
         if d is not None and (b is None or d < b.start_ms):
             lost_connect = session.connect_ms is None
             if session.reason != DUPLICATE_CLIENTID:
-                rows.append(
-                    Transition(
-                        d,
-                        _DISCONNECTED,
-                        session.disconnect_ms,
-                        session.reason,
-                        session.disconnect_ms,
-                        d,
-                        "connect-lost" if lost_connect else "disconnect",
-                        None if lost_connect or a.doubt is not None else a.start_ms,
-                    )
-                )
+                rows.append(_disconnect(a, d))
                 if b is not None and a.doubt is not Doubt.BARE and consecutive(a, b):
                     proved_from_ms = d
             elif (
@@ -446,14 +667,14 @@ def link(a: Placed | None, b: Placed | None) -> list[Transition]:
                 rule = "takeover"
                 if a.doubt is None and _next_version(a, b):
                     proved_from_ms = a.start_ms
-            elif _version_fell(a, b) and a.start_ms <= b.start_ms - RESET_MS:
+            elif _version_fell(a, b) and (last_ms := _last_proof_ms(a, b.start_ms)) <= b.start_ms - RESET_MS:
                 rows.append(
                     Transition(
-                        max(a.start_ms, b.start_ms - HOUR_MS),
+                        max(last_ms, b.start_ms - HOUR_MS),
                         _DISCONNECTED,
                         None,
                         None,
-                        a.start_ms,
+                        last_ms,
                         b.start_ms - RESET_MS,
                         "disconnect-lost",
                         None,
@@ -461,12 +682,55 @@ def link(a: Placed | None, b: Placed | None) -> list[Transition]:
                 )
     if b is not None and b.session.connect_ms is not None:
         stamp = b.session.connect_ms
-        rows.append(
-            Transition(
+        if b.said is None:
+            row = Transition(
                 b.start_ms, _CONNECTED, stamp, CONNECTED_REASON, stamp, b.start_ms, rule, proved_from_ms
             )
-        )
+        else:
+            row = _confirmed_connect(b, b.said, rule, proved_from_ms)
+        rows.append(row)
     return rows
+
+
+def _confirmed_connect(b: Placed, said: Said, rule: str, proved_from_ms: int | None) -> Transition:
+    stamp_ms = b.session.connect_ms
+    return Transition(
+        b.start_ms,
+        _CONNECTED,
+        stamp_ms,
+        CONNECTED_REASON,
+        stamp_ms,
+        b.start_ms if said.connect_by is None else max(b.start_ms, _latest_ms(said.connect_by)),
+        rule if said.connect_by is None else "check-named",
+        proved_from_ms,
+        _confirmation(said.connect_facts),
+    )
+
+
+def _disconnect(a: Placed, d: int) -> Transition:
+    session, lost_connect = a.session, a.session.connect_ms is None
+    rule = "connect-lost" if lost_connect else "disconnect"
+    latest_ms, proof = d, None
+    if a.said is not None:
+        proof = _confirmation(a.said.end_facts)
+        if a.said.end_by is not None:
+            latest_ms = max(d, _latest_ms(a.said.end_by))
+            rule = "check-named"
+    return Transition(
+        d,
+        _DISCONNECTED,
+        session.disconnect_ms,
+        session.reason,
+        session.disconnect_ms,
+        latest_ms,
+        rule,
+        None if lost_connect or a.doubt is not None else a.start_ms,
+        proof,
+    )
+
+
+def _latest_ms(fact: Fact) -> int:
+    return fact.named_ms + _WHOLE_MS if fact.whole else fact.named_ms
 
 
 def _version_fell(a: Placed, b: Placed) -> bool:
@@ -485,30 +749,117 @@ def _takeover_unseen(a: Placed, d: int, b: Placed | None) -> Transition:
         earliest = max(a.start_ms, earliest)
     latest = d + SKEW_MS
     if b is not None and b.session.connect_ms is not None:
-        latest = min(latest, b.start_ms)
+        named = b.said.connect_by if b.said is not None else None
+        latest = min(latest, b.start_ms if named is None else max(b.start_ms, _latest_ms(named)))
     return Transition(d, _CONNECTED, None, CONNECTED_REASON, earliest, latest, "takeover-unseen", None)
+
+
+# --- Lay ----------------------------------------------------------------------------------------------------
+
+
+def laid(timeline: list[Transition], checks: Iterable[Check]) -> list[Transition]:
+    """Lay answers that named no instant on a timeline, in order of asking. Gives the timeline then."""
+    rows = list(timeline)
+    instants = [row.at_ms for row in rows]
+    for check in sorted(checks, key=lambda c: (c.asked_ms, c.state, c.reason is None, c.reason or "")):
+        row = _laid_row(rows, instants, check)
+        if row is not None:
+            index = bisect_right(instants, row.at_ms)
+            instants.insert(index, row.at_ms)
+            rows.insert(index, row)
+    return rows
+
+
+def _laid_row(rows: Sequence[Transition], instants: Sequence[int], check: Check) -> Transition | None:
+    """Make the row that an answer without an instant calls for; None where none is.
+
+    None is where the state may have been the answer's at some instant in [asking - LAG, asking]: where a row
+    begins in it, or may by its bounds, that is so, for what held just before is only carried on. And none is
+    where a proof covers the asking.
+    """
+    asked_ms, begin_ms = check.asked_ms, check.asked_ms - LAG_MS
+    first, last = bisect_right(instants, begin_ms) - 1, bisect_right(instants, asked_ms) - 1
+    for index in range(max(first, 0), last + 1):
+        row = rows[index]
+        lasts = index == last or instants[index + 1] != instants[index]
+        if lasts and row.state is not State.UNKNOWN:
+            latest_ms = row.at_ms if row.not_after_ms is None else max(row.at_ms, row.not_after_ms)
+            if row.state is check.state or latest_ms > begin_ms:
+                return None
+    if last >= 0 and any(begins <= asked_ms < ends for begins, ends in _proven(rows, last)):
+        return None
+    reason = CONNECTED_REASON if check.state is _CONNECTED else check.reason
+    not_before_ms = _last_known_ms(rows, last, check)
+    return Transition(asked_ms, check.state, None, reason, not_before_ms, asked_ms, "check-laid", None)
+
+
+def _last_known_ms(rows: Sequence[Transition], last: int, check: Check) -> int | None:
+    """Tell when another state than the answer's was known last, by its asking; `last` is the row in force then.
+
+    That is where the row's bounds begin (of one that was laid: LAG before it); or where a proof ends.
+    """
+    known_ms: int | None = None
+    if last >= 0:
+        known_ms = rows[last].not_before_ms
+        if rows[last].rule == "check-laid":
+            known_ms = max(rows[last].at_ms - LAG_MS, -1 if known_ms is None else known_ms)
+    for index in range(last, -1, -1):
+        if index < last and known_ms is not None and rows[index + 1].at_ms <= known_ms:
+            break
+        if rows[index].state is not check.state:
+            for _, ends in _proven(rows, index):
+                if ends <= check.asked_ms and (known_ms is None or ends > known_ms):
+                    known_ms = ends
+    return known_ms
+
+
+def _proven(rows: Sequence[Transition], index: int) -> list[tuple[int, int]]:
+    """List the proven stretches between a row and the next: `[from, to)`, each of some length."""
+    row = rows[index]
+    following = rows[index + 1] if index + 1 < len(rows) else None
+    found: list[tuple[int, int]] = []
+    if row.confirmed is not None:
+        until_ms = row.confirmed.until_ms
+        ends = until_ms if following is None else min(until_ms, following.at_ms)
+        found.append((proven_from(row), ends))
+    if following is not None and following.proved_from_ms is not None:
+        found.append((max(following.proved_from_ms, row.at_ms), following.at_ms))
+    return [(begins, ends) for begins, ends in found if begins < ends]
+
+
+def proven_from(row: Transition) -> int:
+    """Tell from when on a confirmation proves a row: its instant, or the end of what bounds it."""
+    assert row.confirmed is not None
+    bounds = (row.at_ms, row.not_after_ms, row.confirmed.from_ms)
+    return max(bound for bound in bounds if bound is not None)
 
 
 # --- The whole ----------------------------------------------------------------------------------------------
 
 
-def reduce_sessions(rows: Sequence[Session], first_ms: int | None) -> list[Transition]:
-    """Reduce one client's merged sessions, in any order, to its timeline, ascending by `at_ms`.
+def reduce_sessions(
+    rows: Sequence[Session], first_ms: int | None, checks: Checks = NO_CHECKS
+) -> list[Transition]:
+    """Reduce one client's merged sessions and checks, in any order, to its timeline, ascending by `at_ms`.
 
     `first_ms` is the stamp of the client's first evidence of any kind; None where the rows are a part of a
     history whose beginning lies elsewhere.
     """
     timeline: list[Transition] = []
     previous: Placed | None = None
-    sessions, doubts = group(rows)
-    for placed in place(in_order(sessions), doubts):
+    sayings: dict[Session, Said] = {}
+    grouped, doubts = group(rows)
+    sessions: Sequence[Session] = grouped
+    if checks.facts:
+        sessions, sayings = confirmed(sessions, doubts, checks.facts)
+    for placed in place(in_order(sessions), doubts, sayings):
         timeline += link(previous, placed)
         previous = placed
     if previous is not None:
         timeline += link(previous, None)
     if first_ms is not None and (not timeline or first_ms < timeline[0].at_ms):
         timeline.insert(0, first_evidence(first_ms))
-    return timeline
+    return laid(timeline, checks.unnamed) if checks.unnamed else timeline
 
 
 def first_evidence(at_ms: int) -> Transition:
@@ -516,9 +867,10 @@ def first_evidence(at_ms: int) -> Transition:
     return Transition(at_ms, State.UNKNOWN, None, None, None, None, "first-evidence", None)
 
 
-def reduce_events(events: Iterable[Event]) -> list[Transition]:
-    """Reduce all lifecycle events of one client, in any order and with copies, to its timeline."""
-    evidence = list(events)
-    if not evidence:
+def reduce_events(events: Iterable[Event], checks: Iterable[Check] = ()) -> list[Transition]:
+    """Reduce all lifecycle events and checks of one client, in any order and with copies, to its timeline."""
+    evidence, said = list(events), list(checks)
+    stamps = [event.at_ms for event in evidence] + [check.asked_ms for check in said]
+    if not stamps:
         return []
-    return reduce_sessions(list(merge_all(evidence).values()), min(event.at_ms for event in evidence))
+    return reduce_sessions(list(merge_all(evidence).values()), min(stamps), checks_of(said))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,12 +19,29 @@ from typing import Any
 
 import msgspec
 
-from ingest.fold import STRAY_TAIL, TAIL, Client, Folded, Row, Window, find_last, fold
+from ingest.checks import check_of
+from ingest.fold import (
+    STRAY_TAIL,
+    TAIL,
+    Client,
+    Folded,
+    Newest,
+    Proof,
+    Row,
+    Run,
+    Told,
+    Window,
+    find_last,
+    fold,
+)
 from ingest.reduce import SKEW_MS, identity, session_of, stamp_of
+from ingest.sweeps import answer_of, asked_in, sweep_rows
+from store.checks import NAMED, UNNAMED, WHOLE, Kept
 from store.clock import Clock, system_clock
 from store.engine import Store, translated
 from store.model import (
     DEFAULT_REALM,
+    Check,
     Event,
     Identity,
     Kind,
@@ -37,7 +54,7 @@ from store.model import (
 )
 from store.packing import pack_id, pack_identity
 from store.rows import ClientRow, Mark, rows_of
-from store.schema import RULES
+from store.schema import RULES, STATES
 
 MOST_CLIENTS = 50_000  # kept in mind at once; the others are read again when they speak
 MOST_TEXTS = 200_000  # ... and interned strings
@@ -51,7 +68,9 @@ class Counts:
     events: int = 0  # lifecycle events
     stored: int = 0  # evidence that was new
     duplicates: int = 0  # evidence that was there already
-    ignored: int = 0  # new evidence that can change no state: connect_failed, subscriptions, registry, checks
+    ignored: int = 0  # evidence that can change no state: connect_failed, subscriptions, registry, errors
+    checks: int = 0  # API checks that spoke of a connection
+    repeated: int = 0  # ... and said what the one before had said, so that no row was needed
     transitions: int = 0  # rows written
     corrections: int = 0  # rows superseded by evidence that came late
     conflicts: int = 0  # copies that contradicted what was held of their session
@@ -73,6 +92,44 @@ class _Step:
 
 
 @dataclass(slots=True)
+class _Ask:
+    """One check on its way into the store."""
+
+    known_at: int
+    claimed_at: int | None
+    said: Observation
+
+
+@dataclass(slots=True)
+class _Asked:
+    """An answer that is to have a row of its own."""
+
+    check: Check
+    answer: str
+    digest: int
+    known_at: int
+    claimed_at: int | None
+    last_asked_ms: int | None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        check = self.check
+        return check.asked_ms if check.named_ms is None else check.named_ms, check.asked_ms
+
+
+def _asked(ask: _Ask) -> _Asked | None:
+    """Read a check that is to have a row of its own; None where it says nothing of a connection."""
+    check = check_of(ask.said)
+    if check is None:
+        return None
+    answer = answer_of(ask.said.body, check.asked_ms)
+    return _Asked(check, answer, digest(ask.said), ask.known_at, ask.claimed_at, None)
+
+
+_Other = tuple[int, int | None, Observation | Watch]
+
+
+@dataclass(slots=True)
 class Pending:
     """Rows that the transaction will write."""
 
@@ -80,6 +137,11 @@ class Pending:
     closed: list[list[Any]] = field(default_factory=list)  # ... written and superseded within the batch
     superseded: list[tuple[int, int, int, int]] = field(default_factory=list)
     sessions: dict[tuple[int, Identity], Session] = field(default_factory=dict)
+    proofs: dict[tuple[int, int, int], list[Any]] = field(default_factory=dict)  # confirmations, alike
+    closed_proofs: list[list[Any]] = field(default_factory=list)
+    superseded_proofs: list[tuple[int, int, int, int]] = field(default_factory=list)
+    asked: dict[int, list[_Asked]] = field(default_factory=dict)  # by client
+    repeated: list[tuple[int, int, int]] = field(default_factory=list)  # client_no, known_at, asked_ms
 
 
 class Writer:
@@ -133,7 +195,7 @@ class Writer:
         learned = [item for item in batch if isinstance(item, Learned)]
         source_no = self._number_texts(learned, source)
         clients = self._load_clients(
-            {item.evidence.client_id for item in learned if type(item.evidence) is Event}
+            {client_id for item in learned if (client_id := _client_of(item.evidence)) is not None}
         )
         newest = max((client.last_known_at or 0 for client in clients.values()), default=0)
         live_ms = max(now, mark.last_known_at + 1, newest + 1)
@@ -143,17 +205,25 @@ class Writer:
         counts = Counts(read=len(batch))
         pending = Pending()
         steps: dict[str, list[_Step]] = {}
-        others: list[tuple[int, int | None, Observation | Watch]] = []
+        asks: dict[str, list[_Ask]] = {}
+        others: list[_Other] = []
         for item in learned:
             known_at, claimed_at = moments.of(item.known_at_ms)
             evidence = item.evidence
             if type(evidence) is Event:
                 steps.setdefault(evidence.client_id, []).append(_Step(known_at, claimed_at, evidence))
+                continue
+            assert not isinstance(evidence, Event)
+            client_id = _client_of(evidence)
+            if client_id is None:
+                others.append((known_at, claimed_at, evidence))
             else:
-                others.append((known_at, claimed_at, evidence))  # type: ignore[arg-type]
-        self._fold_all(steps, clients, pending, counts, mark)
+                assert isinstance(evidence, Observation)
+                asks.setdefault(client_id, []).append(_Ask(known_at, claimed_at, evidence))
+        self._fold_all(steps, asks, clients, pending, counts, others)
         self._put_evidence(steps, clients, source_no, counts)
         self._put_others(others, source_no, counts)
+        self._put_checks(pending, mark, source_no, counts)
         kept = self._put_rejected(
             [item for item in batch if isinstance(item, Rejected)], source_no, live_ms, counts
         )
@@ -235,37 +305,140 @@ class Writer:
                 has_strays=row.has_strays,
                 last_known_at=row.last_known_at,
             )
+            if row.checked_ms is not None:
+                self._read_checks(clients[row.client_id], row.checked_ms)
         return clients
+
+    def _read_checks(self, client: Client, checked_ms: int) -> None:
+        """Bring to mind what the API said of a client last, and what its timeline ends with."""
+        client.checked_ms, client.plain = checked_ms, False
+        kept, newest = self._rows.checks.open_run(client.client_no), self._rows.newest(client.client_no)
+        if kept is not None:
+            asked_ms, known_at = kept.check.asked_ms, kept.known_at
+            last = self._rows.checks.last_asked(client.client_no, known_at)
+            client.run = Run(kept.check, kept.answer, known_at, *(last or (asked_ms, known_at)))
+        if newest is not None:
+            client.newest = Newest(newest[0], STATES[newest[1]], newest[2])
 
     # --- Folding ----------------------------------------------------------------------------------------
 
     def _fold_all(
         self,
         steps: dict[str, list[_Step]],
+        asks: dict[str, list[_Ask]],
         clients: dict[str, Client],
         pending: Pending,
         counts: Counts,
-        mark: Mark,
+        others: list[_Other],
     ) -> None:
         history = _StoredHistory(self, pending)
         history.prefetch(steps, clients)
         touched: list[Client] = []
-        for client_id, client_steps in steps.items():
-            client = clients[client_id]
-            first_ms, strays = client.first_ms, client.has_strays
-            for known_at, group in groupby(client_steps, key=lambda step: step.known_at):
-                folded = fold(client, [step.event for step in group], history)
-                counts.conflicts += folded.conflicts
-                record_step(client.client_no, known_at, folded, pending, self._text)
-                last_known_at = known_at
+        for client_id, client in clients.items():
+            client_steps, client_asks = steps.get(client_id, ()), asks.get(client_id, ())
+            was = client.first_ms, client.has_strays, client.checked_ms
+            if client_asks:
+                last_known_at = self._fold_asked(
+                    client, client_steps, client_asks, history, pending, counts, others
+                )
+            else:
+                for known_at, group in groupby(client_steps, key=lambda step: step.known_at):
+                    folded = fold(client, [step.event for step in group], history)
+                    counts.conflicts += folded.conflicts
+                    record_step(client.client_no, known_at, folded, pending, self._text)
+                    last_known_at = known_at
             if not self._store.is_sqlite:
                 client.last_known_at = last_known_at
-            elif first_ms == client.first_ms and strays == client.has_strays:
+            elif was == (client.first_ms, client.has_strays, client.checked_ms):
                 continue
             touched.append(client)
         self._rows.put_clients(
-            [(c.first_ms, int(c.has_strays), c.last_known_at, c.client_no) for c in touched]  # type: ignore[misc]
+            [(c.first_ms, int(c.has_strays), c.last_known_at, c.checked_ms, c.client_no) for c in touched]
         )
+
+    def _fold_asked(
+        self,
+        client: Client,
+        steps: Sequence[_Step],
+        asks: Sequence[_Ask],
+        history: _StoredHistory,
+        pending: Pending,
+        counts: Counts,
+        others: list[_Other],
+    ) -> int:
+        """Fold the steps of a client that was checked; gives the last known_at.
+
+        What looked like a check and says nothing of the connection goes to `others`.
+        """
+        both: list[_Step | _Ask] = sorted([*steps, *asks], key=lambda step: step.known_at)
+        known_at = -1
+        for known_at, group in groupby(both, key=lambda step: step.known_at):
+            step = list(group)
+            events = [each.event for each in step if isinstance(each, _Step)]
+            checks = [each for each in step if isinstance(each, _Ask)]
+            if not events and len(checks) == 1 and self._repeats(client, checks[0], pending):
+                counts.checks += 1
+                counts.stored += 1
+                counts.repeated += 1
+                continue
+            read = {each.digest: each for ask in checks if (each := _asked(ask)) is not None}
+            if len(read) < len(checks):
+                others += [(ask.known_at, ask.claimed_at, ask.said) for ask in checks if _asked(ask) is None]
+            asked = [one for one in read.values() if not self._holds(client, one, pending)]
+            counts.checks += len(read)
+            counts.stored += len(asked)
+            counts.duplicates += len(read) - len(asked)
+            run = client.run
+            told = [Told(one.check, one.answer) for one in asked]
+            folded = fold(client, events, history, told, known_at)
+            counts.conflicts += folded.conflicts
+            if client.run is not run:
+                self._close_run(client.client_no, run, pending)
+            for one in asked:
+                if client.run is run or client.run is None or one.check != client.run.check:
+                    one.last_asked_ms = one.check.asked_ms
+            pending.asked.setdefault(client.client_no, []).extend(asked)
+            record_step(client.client_no, known_at, folded, pending, self._text)
+        return known_at
+
+    def _repeats(self, client: Client, ask: _Ask, pending: Pending) -> bool:
+        """Take a check into the client's run, if all it says was said before."""
+        run, asked_ms = client.run, ask.said.at_ms
+        if run is None or ask.claimed_at is not None:
+            return False
+        if not run.repeats(answer_of(ask.said.body, asked_ms), asked_ms, ask.known_at, client.newest):
+            return False
+        run.last_asked_ms, run.last_known_at = asked_ms, ask.known_at
+        pending.repeated.append((client.client_no, ask.known_at, asked_ms))
+        return True
+
+    def _holds(self, client: Client, one: _Asked, pending: Pending) -> bool:
+        """Tell whether the store, or this batch, holds a check already."""
+        client_no, asked_ms = client.client_no, one.check.asked_ms
+        if client.checked_ms is None:
+            return False
+        if any(one.digest == other.digest for other in pending.asked.get(client_no, ())):
+            return True
+        if (
+            client.run is not None
+            and client.run.answer == one.answer
+            and any(no == client_no and asked_ms == again_ms for no, _, again_ms in pending.repeated)
+        ):
+            return True
+        return self._rows.checks.holds(client_no, *one.place, one.digest, one.answer)
+
+    def _close_run(self, client_no: int, run: Run | None, pending: Pending) -> None:
+        """Write beside an answer until when it was repeated, for another has come."""
+        if run is None:
+            return
+        for one in pending.asked.get(client_no, ()):
+            if one.check == run.check and one.last_asked_ms is None:
+                one.last_asked_ms = run.last_asked_ms
+                return
+        check = run.check
+        about_ms = check.asked_ms if check.named_ms is None else check.named_ms
+        checks = self._rows.checks
+        self._rows.many(checks.sql("close"), [(run.last_asked_ms, client_no, about_ms, check.asked_ms)])
 
     def _text(self, text: str) -> int:
         number = self._texts.get(text)
@@ -313,9 +486,7 @@ class Writer:
         counts.duplicates += len(rows) - stored
         counts.ignored += stateless
 
-    def _put_others(
-        self, others: Sequence[tuple[int, int | None, Observation | Watch]], source_no: int, counts: Counts
-    ) -> None:
+    def _put_others(self, others: Sequence[_Other], source_no: int, counts: Counts) -> None:
         watches: list[tuple[Any, ...]] = []
         observations: list[tuple[Any, ...]] = []
         for known_at, claimed_at, said in others:
@@ -340,6 +511,44 @@ class Writer:
         counts.stored += stored
         counts.duplicates += len(others) - stored
         counts.ignored += len(observations)
+
+    def _put_checks(self, pending: Pending, mark: Mark, source_no: int, counts: Counts) -> None:
+        checks = self._rows.checks
+        rows = [
+            (
+                client_no,
+                one.place[0],
+                one.check.asked_ms,
+                one.digest,
+                one.known_at,
+                one.claimed_at,
+                source_no,
+                int(one.check.state),
+                UNNAMED if one.check.named_ms is None else WHOLE if one.check.whole else NAMED,
+                None if one.check.reason is None else self._text(one.check.reason),
+                one.answer,
+                one.last_asked_ms,
+            )
+            for client_no, asked in pending.asked.items()
+            for one in asked
+        ]
+        self._rows.many(checks.sql("put_checks"), sorted(rows, key=itemgetter(0, 1, 2)))
+        sweeps = sweep_rows(pending.repeated, source_no)
+        if any(row[1] == mark.last_known_at for row in sweeps):  # a step that an earlier batch began
+            begun = checks.taken_sweeps([row[:3] for row in sweeps if row[1] == mark.last_known_at])
+            sweeps = sweep_rows(
+                [*pending.repeated, *(one for row in begun for one in asked_in(row))], source_no
+            )
+        self._rows.many(checks.sql("put_sweeps"), sweeps)
+        proofs = [*pending.proofs.values(), *pending.closed_proofs]
+        if mark.last_known_at in {row[3] for row in proofs} | {row[0] for row in pending.superseded_proofs}:
+            begun_proofs = [row for row in pending.superseded_proofs if row[0] == mark.last_known_at]
+            self._rows.many(checks.sql("unsay_confirmations"), begun_proofs)
+        self._rows.many(checks.sql("supersede_confirmations"), pending.superseded_proofs)
+        self._rows.many(
+            checks.sql("put_confirmations"),
+            [tuple(row) for row in sorted(proofs, key=itemgetter(0, 1, 2, 3))],
+        )
 
     def _put_rejected(
         self, rejected: Sequence[Rejected], source_no: int, known_at: int, counts: Counts
@@ -475,6 +684,24 @@ class _StoredHistory:
             self._asked.add(place)
         self._writer._save_sessions(self._pending)
 
+    def checks(self, client_no: int, from_ms: int, to_ms: int) -> list[Check]:
+        held = self._writer._rows.checks
+        asked_ms = sorted(asked for no, _, asked in self._pending.repeated if no == client_no)
+        kept = held.about(client_no, from_ms, to_ms)
+        kept += [
+            Kept(one.check, one.answer, one.known_at, one.last_asked_ms)
+            for one in self._pending.asked.get(client_no, ())
+        ]
+        return said_in(
+            kept,
+            from_ms,
+            to_ms,
+            lambda low, high: [
+                *held.asked_between(client_no, low, high),
+                *(each for each in asked_ms if low <= each <= high),
+            ],
+        )
+
     def window(self, client_no: int, from_ms: int, to_ms: int, beside: int) -> Window:
         rows = self._writer._rows
         inside = rows.sessions_between(client_no, from_ms, to_ms)
@@ -513,6 +740,16 @@ def record_step(
         elif row[3] != known_at:
             row[4] = known_at
             pending.closed.append(row)
+    for gone in folded.unproved:
+        place = (client_no, gone.at_ms, gone.seq)
+        row = pending.proofs.pop(place, None)
+        if row is None:
+            pending.superseded_proofs.append((known_at, *place))
+        elif row[3] != known_at:
+            row[4] = known_at
+            pending.closed_proofs.append(row)
+    for proof in folded.proved:
+        pending.proofs[client_no, proof.at_ms, proof.seq] = _confirmation(client_no, known_at, proof)
     for added in folded.added:
         pending.live[client_no, added.at_ms, added.seq] = _transition(client_no, known_at, added, number_text)
 
@@ -534,6 +771,40 @@ def _transition(client_no: int, known_at: int, row: Row, number_text: Callable[[
         RULES[t.rule],
         t.proved_from_ms,
     ]
+
+
+def _confirmation(client_no: int, known_at: int, proof: Proof) -> list[Any]:
+    until_ms, from_ms, open_at = proof.confirmation
+    return [client_no, proof.at_ms, proof.seq, known_at, None, until_ms, from_ms, open_at]
+
+
+def said_in(
+    kept: Iterable[Kept], from_ms: int, to_ms: int, asked_between: Callable[[int, int], Iterable[int]]
+) -> list[Check]:
+    """List the checks that a fold asks for: see ingest/fold.py, History.checks."""
+    found: list[Check] = []
+    for check, _, _, last_asked_ms in kept:
+        about_ms = check.asked_ms if check.named_ms is None else check.named_ms
+        if from_ms <= about_ms <= to_ms:
+            found.append(check)
+        if check.named_ms is None:
+            if last_asked_ms is None or last_asked_ms > check.asked_ms:
+                low, high = max(from_ms, check.asked_ms + 1), to_ms
+                high = to_ms if last_asked_ms is None else min(to_ms, last_asked_ms)
+                found += [check._replace(asked_ms=asked_ms) for asked_ms in asked_between(low, high)]
+        elif from_ms <= about_ms <= to_ms and last_asked_ms is not None:
+            found.append(check._replace(asked_ms=last_asked_ms))
+    return found
+
+
+def _client_of(evidence: Event | Observation | Watch) -> str | None:
+    """Name the client whose timeline a piece of evidence speaks of, if it does."""
+    if isinstance(evidence, Event):
+        return evidence.client_id
+    # An answer that speaks of a connection says so in this word; whether it does is read when it is folded.
+    if isinstance(evidence, Observation) and evidence.kind == "check" and '"connected"' in evidence.body:
+        return evidence.subject
+    return None
 
 
 def _crowded(tail: list[Session]) -> bool:

@@ -8,44 +8,33 @@ milliseconds, UTC.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import NamedTuple
 
-from queries.times import parse_time
+from queries.many import BATCH, Many
+from queries.many import Question as Question
+from queries.many import Reply as Reply
+from queries.many import Time as Time
+from queries.times import milliseconds_of, parse_time
 from store.answer import (
     Answer,
     Asker,
     Period,
     Seen,
-    answer_of,
     ask,
     check_name,
     is_legal,
-    period_at,
     periods,
-    seen_from,
 )
 from store.clock import Clock, system_clock
 from store.engine import Store, open_reader, parse_url
-from store.errors import (
-    AnswerError,
-    BadTime,
-    IndexNotReady,
-    InvalidRequest,
-    ResourceNotFound,
-    UsageError,
-)
+from store.errors import BadTime, InvalidRequest, ResourceNotFound, UsageError
 from store.identity import Binding, bindings, client_of
 from store.model import DEFAULT_REALM, Session
 from store.packing import session_from, unpack_id
-
-Time = int | str | datetime
-
-BATCH = 50_000  # questions answered from one snapshot
 
 
 class ThingPeriod(NamedTuple):
@@ -62,24 +51,6 @@ class ThingTransition(NamedTuple):
     thing_name: str | None
     client_id: str
     seen: Seen
-
-
-class Question(NamedTuple):
-    """What to ask of one thing; `known_at` None: as known now."""
-
-    thing_name: str
-    at: Time
-    known_at: Time | None = None
-
-
-class Reply(NamedTuple):
-    """An answer, or the error that is the answer; with the question's times as they were understood."""
-
-    thing_name: str
-    at_ms: int | None
-    known_at: int | None
-    answer: Answer | None
-    error: AnswerError | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,16 +103,14 @@ class History:
         self._store.close()
 
     def milliseconds(self, time: Time) -> int:
-        """Read a time as epoch milliseconds. Raises BadTime for what it cannot read, naive datetimes too."""
-        if isinstance(time, bool):
-            raise BadTime("True and False are no times.")
-        if isinstance(time, int):
-            return time
-        if isinstance(time, datetime):
-            if time.tzinfo is None:
-                raise BadTime("That datetime has no zone; give one, e.g. tzinfo=UTC.")
-            return int(time.timestamp() * 1000)
-        return parse_time(time, now_ms=self._clock(), tz=self._tz)
+        """Read a time as epoch milliseconds.
+
+        Raises BadTime for what it cannot read, naive datetimes too; InvalidRequest for a number outside the
+        years 1 to 9999.
+        """
+        if isinstance(time, str):
+            return parse_time(time, now_ms=self._clock(), tz=self._tz)
+        return milliseconds_of(time)
 
     @contextmanager
     def _asking(self, known_at: Time | None = None) -> Iterator[tuple[Asker, int]]:
@@ -165,8 +134,16 @@ class History:
             at_ms = self.milliseconds(at)
         except BadTime as error:
             raise InvalidRequest(str(error)) from error
-        with self._asking(known_at) as (asker, known_ms):
-            return ask(asker, thing_name, at_ms, known_at=known_ms, now_ms=self._clock(), by_client=by_client)
+        wanted = None if known_at is None else self.milliseconds(known_at)
+        asker = self._asker
+        with self._lock:  # as in _asking, at half its cost: this is asked most
+            mark = asker.begin()
+            try:
+                known_ms = mark if wanted is None else min(wanted, mark)
+                now_ms = self._clock()
+                return ask(asker, thing_name, at_ms, known_at=known_ms, now_ms=now_ms, by_client=by_client)
+            finally:
+                asker.end()
 
     def transitions(
         self,
@@ -311,82 +288,12 @@ class History:
 
         Errors that are AWS's answers come as replies, not as exceptions.
         """
-        batch: list[Question] = []
-        for question in questions:
-            batch.append(question)
-            if len(batch) == BATCH:
-                yield from self._answered(batch)
-                batch = []
-        if batch:
-            yield from self._answered(batch)
-
-    def _answered(self, batch: Sequence[Question]) -> list[Reply]:
-        now_ms = self._clock()
-        replies: list[Reply | None] = [None] * len(batch)
-        by_thing: dict[tuple[str, int], list[tuple[int, int]]] = {}
-        with self._lock, self._asker.snapshot() as mark:
-            for index, question in enumerate(batch):
-                at_ms = known_ms = None
-                try:
-                    at_ms = self.milliseconds(question.at)
-                    known_ms = mark
-                    if question.known_at is not None:
-                        known_ms = min(self.milliseconds(question.known_at), mark)
-                    _check(self._asker, question.thing_name, at_ms, known_ms, now_ms)
-                except BadTime as error:
-                    replies[index] = Reply(
-                        question.thing_name, at_ms, known_ms, None, InvalidRequest(str(error))
-                    )
-                except AnswerError as error:
-                    replies[index] = Reply(question.thing_name, at_ms, known_ms, None, error)
-                else:
-                    by_thing.setdefault((question.thing_name, known_ms), []).append((at_ms, index))
-            for (name, known_ms), asked in by_thing.items():
-                for index, reply in self._answered_of(name, known_ms, asked):
-                    replies[index] = reply
-        return [reply for reply in replies if reply is not None]
-
-    def _answered_of(
-        self, name: str, known_at: int, asked: list[tuple[int, int]]
-    ) -> Iterator[tuple[int, Reply]]:
-        """Answer all questions about one thing from one reading of its timeline."""
-        asker = self._asker
-        asked.sort()
-        spoken = bindings(asker, name, known_at)
-        starts = [-(1 << 62) if binding.from_ms is None else binding.from_ms for binding in spoken]
-        watched = asker.watched(known_at)
-        timelines: dict[int, list[tuple[Any, ...]]] = {}
-        for at_ms, index in asked:
-            which = bisect_right(starts, at_ms) - 1
-            rows: list[tuple[Any, ...]] = []
-            if which >= 0:
-                if which not in timelines:
-                    timelines[which] = asker.around(
-                        spoken[which].client_no, asked[0][0], asked[-1][0], known_at
-                    )
-                rows = timelines[which]
-            position = bisect_right(rows, at_ms, key=_at_ms) - 1
-            if position < 0:
-                error = ResourceNotFound(f"The resource {name} was not known at that time.")
-                yield index, Reply(name, at_ms, known_at, None, error)
-                continue
-            after = rows[position + 1] if position + 1 < len(rows) else None
-            period = period_at(
-                at_ms, seen_from(rows[position]), None if after is None else (after[0], after[10]), watched
-            )
-            answer = answer_of(
-                period,
-                thing_name=name,
-                client_id=asker.client_id(spoken[which].client_no),
-                at_ms=at_ms,
-                known_at=known_at,
-            )
-            yield index, Reply(name, at_ms, known_at, answer, None)
-
-
-def _at_ms(row: tuple[Any, ...]) -> int:
-    at_ms: int = row[0]
-    return at_ms
+        many = Many(self._asker, self.milliseconds)
+        rest = iter(questions)
+        while batch := list(islice(rest, BATCH)):
+            with self._lock, self._asker.snapshot() as mark:
+                replies = many.replies(batch, mark=mark, now_ms=self._clock())
+            yield from replies
 
 
 class _Cut(NamedTuple):
@@ -428,16 +335,6 @@ def _latest(a: int | None, b: int | None) -> int | None:
 
 def _earliest(a: int | None, b: int | None) -> int | None:
     return b if a is None else a if b is None else min(a, b)
-
-
-def _check(asker: Asker, name: str, at_ms: int, known_at: int, now_ms: int) -> None:
-    """Refuse what can be refused without looking for the thing; in the order of `store.answer.ask`."""
-    check_name(name)
-    if at_ms > now_ms:
-        raise InvalidRequest("The time asked for lies in the future.")
-    begins_ms = asker.begins_ms(known_at)
-    if begins_ms is None or at_ms < begins_ms:
-        raise IndexNotReady("The history of this store begins later than the time asked for.")
 
 
 def _evidence_about(asker: Asker, client_no: int, known_at: int, stamps: set[int]) -> list[EvidenceSeen]:

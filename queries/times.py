@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from itertools import pairwise
 
-from store.errors import BadTime
+from store.errors import BadTime, InvalidRequest
 from store.model import HOUR_MS, MINUTE_MS, SECOND_MS
 
 DAY_MS = 24 * HOUR_MS
@@ -26,8 +26,9 @@ _EPOCH_MAX_S = 4_133_980_800
 _EPOCH = datetime(1970, 1, 1)
 _EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
-_FIRST_MS = (datetime(1, 1, 1) - _EPOCH) // _MS
-_LAST_MS = (datetime(9999, 12, 31, 23, 59, 59, 999_000) - _EPOCH) // _MS
+# Times are of the years 1 to 9999, which can be written and which every store holds.
+FIRST_MS = (datetime(1, 1, 1) - _EPOCH) // _MS
+LAST_MS = (datetime(9999, 12, 31, 23, 59, 59, 999_000) - _EPOCH) // _MS
 
 _UNIT_MS = {"d": DAY_MS, "h": HOUR_MS, "m": MINUTE_MS, "s": SECOND_MS}
 
@@ -108,8 +109,28 @@ def parse_time(text: str, *, now_ms: int, tz: str | None) -> int:
         )
     else:
         raise BadTime(f"{_quoted(text)} is not a time: {_HELP}.")
-    if not _FIRST_MS <= at_ms <= _LAST_MS:
+    if not FIRST_MS <= at_ms <= LAST_MS:
         raise BadTime(f"{_quoted(text)} is outside the years 1 to 9999; give a time within them.")
+    return at_ms
+
+
+def milliseconds_of(time: object) -> int:
+    """Read an int of epoch milliseconds, or an aware datetime; digits below a millisecond are cut off.
+
+    Raises BadTime for anything else, naive datetimes too; InvalidRequest outside the years 1 to 9999.
+    """
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise BadTime("That datetime has no zone; give one, e.g. tzinfo=UTC.")
+        at_ms = (time - _EPOCH_UTC) // _MS
+    elif isinstance(time, int) and not isinstance(time, bool):
+        at_ms = time
+    else:
+        raise BadTime(f"{_quoted(repr(time))} is not a time: give epoch ms, an aware datetime, or text.")
+    if not FIRST_MS <= at_ms <= LAST_MS:
+        raise InvalidRequest(
+            f"{_quoted(str(time))} is outside the years 1 to 9999; give epoch milliseconds within them."
+        )
     return at_ms
 
 
@@ -198,7 +219,7 @@ def _reading_ms(local: datetime, zone: tzinfo, *, fold: int) -> int:
 
 
 def _said(at_ms: int) -> str:
-    return iso(at_ms) if _FIRST_MS <= at_ms <= _LAST_MS else "an instant outside the years 1 to 9999"
+    return iso(at_ms) if FIRST_MS <= at_ms <= LAST_MS else "an instant outside the years 1 to 9999"
 
 
 def _quoted(text: str) -> str:

@@ -15,6 +15,8 @@ SECOND_MS = 1_000
 MINUTE_MS = 60 * SECOND_MS
 HOUR_MS = 60 * MINUTE_MS
 
+LAG_MS = 10 * SECOND_MS  # an index may be this far behind its broker
+
 DUPLICATE_CLIENTID = "DUPLICATE_CLIENTID"
 
 DEFAULT_REALM = "default"
@@ -96,6 +98,22 @@ class Observation(NamedTuple):
     body: str
 
 
+class Check(NamedTuple):
+    """What one API call said of one client's connection (ingest/checks.py reads it out of an Observation).
+
+    `named_ms` is the instant that it names: the `timestamp` of the answer, None where that is absent, null
+    or 0. `whole`: it was given in whole seconds, so that the instant lies in `[named_ms, named_ms + 999]`.
+    `reason` as AWS says it; None where it says none.
+    """
+
+    client_id: str
+    asked_ms: int  # a bare result, of which nobody said when it was asked, counts as asked at `named_ms`
+    state: State  # CONNECTED or DISCONNECTED
+    named_ms: int | None
+    whole: bool
+    reason: str | None
+
+
 class Watch(NamedTuple):
     """A statement that the path `source` was recording throughout `[from_ms, to_ms)`."""
 
@@ -152,12 +170,28 @@ class Identity(NamedTuple):
     version: int = -1  # -1: none
 
 
+class Confirmation(NamedTuple):
+    """What checks prove of the stretch after a transition: its state, up to `until_ms` or the next transition.
+
+    It begins with the transition, at the end of its bounds, and not before `from_ms`: the end of the second
+    that checks named, where they named whole ones.
+
+    `open_at` is the known_at of the check whose answer the client's newest checks repeat, where that is this
+    one: each of those, known since, proves up to its own asking less LAG.
+    """
+
+    until_ms: int
+    from_ms: int | None = None
+    open_at: int | None = None
+
+
 class Transition(NamedTuple):
     """A change of answer, in force from `at_ms` to the next transition's `at_ms`.
 
     `timestamp_ms` is AWS's stamp (None where only bounds are known); `[not_before_ms, not_after_ms]` bounds
     the true instant. `proved_from_ms` speaks of the stretch *before* the transition: proven from there up to
     `at_ms`; None where nothing proves it. `rule` names the rule of ingest/reduce.py that made it.
+    `confirmed` speaks of the stretch *after* it; the store keeps it apart, so that a check rewrites no row.
     """
 
     at_ms: int
@@ -168,3 +202,4 @@ class Transition(NamedTuple):
     not_after_ms: int | None
     rule: str
     proved_from_ms: int | None
+    confirmed: Confirmation | None = None

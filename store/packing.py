@@ -1,11 +1,20 @@
 """Session ids as bytes: the two shapes that AWS uses take 17 bytes, every other string what it needs.
 
 The first byte names the shape. Packing is one to one, and `unpack` gives the very string back.
+
+And the askings of a sweep as bytes: a slot of three a client, holding how many milliseconds after the row's
+own moment it was asked, and one more; 0 for a client that was not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from store.model import Identity, Kind, Session
+
+BLOCK = 256  # clients a row of sweeps
+SLOT_BYTES = 3
+LONGEST_SWEEP_MS = (1 << 8 * SLOT_BYTES) - 2  # between the first asking of a row and its last
 
 _STRAY_CONNECT, _STRAY_DISCONNECT, _HEX, _DASHED, _TEXT = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
 
@@ -54,3 +63,28 @@ def session_from(
 ) -> Session:
     """Build a session from a row of the store."""
     return Session(unpack_id(bytes(packed)), version, connect_ms, disconnect_ms, reason)
+
+
+def pack_slots(asked: Mapping[int, int]) -> tuple[int, int, bytes]:
+    """Pack `{slot: asked_ms}` as `(earliest asked_ms, first slot, bytes)`; they span LONGEST_SWEEP_MS at most."""
+    first, last, earliest_ms = min(asked), max(asked), min(asked.values())
+    packed = bytearray(SLOT_BYTES * (last - first + 1))
+    for slot, asked_ms in asked.items():
+        at = SLOT_BYTES * (slot - first)
+        packed[at : at + SLOT_BYTES] = (asked_ms - earliest_ms + 1).to_bytes(SLOT_BYTES, "big")
+    return earliest_ms, first, bytes(packed)
+
+
+def unpack_slots(earliest_ms: int, first: int, packed: bytes) -> Iterator[tuple[int, int]]:
+    """List `(slot, asked_ms)` of a row, ascending by slot."""
+    for at in range(0, len(packed), SLOT_BYTES):
+        after = int.from_bytes(packed[at : at + SLOT_BYTES], "big")
+        if after:
+            yield first + at // SLOT_BYTES, earliest_ms + after - 1
+
+
+def slot_ms(earliest_ms: int, first: int, packed: bytes, slot: int) -> int | None:
+    """Tell when the client of a slot was asked; None where it was not."""
+    at = SLOT_BYTES * (slot - first)
+    after = int.from_bytes(packed[at : at + SLOT_BYTES], "big") if at >= 0 else 0
+    return earliest_ms + after - 1 if after else None

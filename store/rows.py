@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from store.checks import CONFIRMATION_COLUMNS, CheckRows
 from store.clock import Clock
 from store.engine import Store
 from store.model import Identity, Session
@@ -35,6 +36,7 @@ class ClientRow(NamedTuple):
     first_ms: int | None
     has_strays: bool
     last_known_at: int | None
+    checked_ms: int | None
 
 
 class Mark(NamedTuple):
@@ -121,27 +123,52 @@ class Rows(ABC):
         """Make a row current again that the very step named had superseded; tell whether there was one."""
 
     @abstractmethod
-    def put_clients(self, rows: Sequence[tuple[int | None, int, int, int]]) -> None:
-        """Save `(first_ms, has_strays, last_known_at, client_no)`."""
+    def put_clients(self, rows: Sequence[Values]) -> None:
+        """Save `(first_ms, has_strays, last_known_at, checked_ms, client_no)`."""
+
+    # --- checks ---------------------------------------------------------------------------------------------
+
+    @property
+    def checks(self) -> CheckRows:
+        """What the store holds of API checks."""
+        return CheckRows(self._all, self._mark)
+
+    def newest(self, client_no: int) -> Values | None:
+        """Give the last transition of a client, as `(at_ms, state, timestamp_ms)`."""
+        rows = self._all(
+            f"SELECT at_ms, state, timestamp_ms FROM transitions WHERE client_no = {self._mark}"
+            " AND superseded_at IS NULL ORDER BY at_ms DESC, seq DESC LIMIT 1",
+            (client_no,),
+        )
+        return rows[0] if rows else None
+
+    @abstractmethod
+    def many(self, statement: str, rows: Sequence[Values]) -> None:
+        """Run a statement of store/checks.py once a row."""
 
     # --- rebuilding -----------------------------------------------------------------------------------------
 
-    def derived(self, client_no: int) -> tuple[list[Values], list[Values], int | None]:
-        """Give all that was derived of a client: transitions, sessions, stamp of its first evidence."""
+    def derived(self, client_no: int) -> tuple[list[Values], list[Values], list[Values], int | None]:
+        """Give all that was derived of a client: transitions, confirmations, sessions, its first evidence."""
         mark = self._mark
         transitions = self._all(
             f"SELECT {_TRANSITION} FROM transitions WHERE client_no = {mark}"
             " ORDER BY at_ms, seq, recorded_at",
             (client_no,),
         )
+        confirmations = self._all(
+            f"SELECT {CONFIRMATION_COLUMNS} FROM confirmations WHERE client_no = {mark}"
+            " ORDER BY at_ms, seq, recorded_at",
+            (client_no,),
+        )
         sessions = self._all(f"SELECT {_SESSION} FROM session_rows WHERE client_no = {mark}", (client_no,))
         first = self._all(f"SELECT first_ms FROM clients WHERE client_no = {mark}", (client_no,))
         unwrapped = [(row[0], bytes(row[1]), *row[2:]) for row in sessions]
-        return transitions, sorted(unwrapped), first[0][0] if first else None
+        return transitions, confirmations, sorted(unwrapped), first[0][0] if first else None
 
     def drop_derived(self, client_no: int) -> None:
         """Delete a client's transitions and sessions; evidence stays."""
-        for table in ("transitions", "session_rows"):
+        for table in ("transitions", "confirmations", "session_rows"):
             self._all(f"DELETE FROM {table} WHERE client_no = {self._mark}", (client_no,))
 
     _mark: str  # how the driver writes a parameter
@@ -271,7 +298,7 @@ class SqliteRows(Rows):
 
     def clients(self, realm_no: int, ids: Iterable[str]) -> list[ClientRow]:
         one = (
-            "SELECT client_no, client_id, first_ms, has_strays, last_known_at FROM clients"
+            "SELECT client_no, client_id, first_ms, has_strays, last_known_at, checked_ms FROM clients"
             " WHERE realm_no = ? AND client_id = ?"
         )
         found: list[ClientRow] = []
@@ -282,7 +309,7 @@ class SqliteRows(Rows):
                     "INSERT INTO clients (realm_no, client_id) VALUES (?, ?)", (realm_no, client_id)
                 )
                 row = self._db.execute(one, (realm_no, client_id)).fetchone()
-            found.append(ClientRow(row[0], row[1], row[2], bool(row[3]), row[4]))
+            found.append(ClientRow(row[0], row[1], row[2], bool(row[3]), row[4], row[5]))
         return found
 
     def tails(self, client_nos: Sequence[int], depth: int) -> dict[int, list[Session]]:
@@ -339,10 +366,15 @@ class SqliteRows(Rows):
     def revive(self, row: Values, known_at: int) -> bool:
         return self._db.execute(self._REVIVE, (*row[:3], known_at, *row[5:])).rowcount == 1
 
-    def put_clients(self, rows: Sequence[tuple[int | None, int, int, int]]) -> None:
+    def put_clients(self, rows: Sequence[Values]) -> None:
         self._db.executemany(
-            "UPDATE clients SET first_ms = ?, has_strays = ?, last_known_at = ? WHERE client_no = ?", rows
+            "UPDATE clients SET first_ms = ?, has_strays = ?, last_known_at = ?, checked_ms = ?"
+            " WHERE client_no = ?",
+            rows,
         )
+
+    def many(self, statement: str, rows: Sequence[Values]) -> None:
+        self._db.executemany(statement, rows)
 
 
 class PostgresRows(Rows):
@@ -436,11 +468,11 @@ class PostgresRows(Rows):
             (realm_no, wanted, realm_no),
         )
         rows = self._db.execute(
-            "SELECT client_no, client_id, first_ms, has_strays, last_known_at FROM clients"
+            "SELECT client_no, client_id, first_ms, has_strays, last_known_at, checked_ms FROM clients"
             " WHERE realm_no = %s AND client_id = ANY(%s) ORDER BY client_no FOR NO KEY UPDATE",
             (realm_no, wanted),
         ).fetchall()
-        return [ClientRow(row[0], row[1], row[2], bool(row[3]), row[4]) for row in rows]
+        return [ClientRow(row[0], row[1], row[2], bool(row[3]), row[4], row[5]) for row in rows]
 
     def tails(self, client_nos: Sequence[int], depth: int) -> dict[int, list[Session]]:
         tails: dict[int, list[Session]] = {no: [] for no in client_nos}
@@ -560,14 +592,19 @@ class PostgresRows(Rows):
         ).rowcount
         return bool(done == 1)
 
-    def put_clients(self, rows: Sequence[tuple[int | None, int, int, int]]) -> None:
+    def many(self, statement: str, rows: Sequence[Values]) -> None:
+        if rows:
+            with self._db.cursor() as cursor:
+                cursor.executemany(statement, rows)
+
+    def put_clients(self, rows: Sequence[Values]) -> None:
         if not rows:
             return
-        firsts, strays, known, numbers = (list(column) for column in zip(*rows, strict=True))
+        firsts, strays, known, checked, numbers = (list(column) for column in zip(*rows, strict=True))
         self._db.execute(
             "UPDATE clients c SET first_ms = k.first_ms, has_strays = k.has_strays,"
-            " last_known_at = k.last_known_at"
-            " FROM unnest(%s::bigint[], %s::smallint[], %s::bigint[], %s::int[])"
-            " k(first_ms, has_strays, last_known_at, client_no) WHERE c.client_no = k.client_no",
-            (firsts, strays, known, numbers),
+            " last_known_at = k.last_known_at, checked_ms = k.checked_ms"
+            " FROM unnest(%s::bigint[], %s::smallint[], %s::bigint[], %s::bigint[], %s::int[])"
+            " k(first_ms, has_strays, last_known_at, checked_ms, client_no) WHERE c.client_no = k.client_no",
+            (firsts, strays, known, checked, numbers),
         )

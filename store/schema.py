@@ -44,6 +44,8 @@ RULES: dict[str, int] = {
     "takeover-unseen": 4,
     "connect-lost": 5,
     "disconnect-lost": 6,
+    "check-named": 7,
+    "check-laid": 8,
 }
 RULE_NAMES: dict[int, str] = {number: name for name, number in RULES.items()}
 STATES: dict[int, State] = {state.value: state for state in State}
@@ -82,6 +84,7 @@ clients = Table(
     Column("first_ms", BIG),  # stamp of its first evidence of any kind
     Column("last_known_at", BIG),  # kept on PostgreSQL, where writers meet at a client
     Column("has_strays", SMALL, nullable=False, server_default="0"),  # bears events without session id
+    Column("checked_ms", BIG),  # latest instant that a row of `checks` names or was asked at
     UniqueConstraint("realm_no", "client_id"),
     **_STRICT,
 )
@@ -140,6 +143,47 @@ observations = Table(
     **_CLUSTERED,
 )
 
+# What the API said, where it was not what it had said before: store/checks.py.
+checks = Table(
+    "checks",
+    metadata,
+    Column("client_no", Integer, primary_key=True, autoincrement=False),
+    Column("about_ms", BIG, primary_key=True, autoincrement=False),  # the instant named, else of asking
+    Column("asked_ms", BIG, primary_key=True, autoincrement=False),
+    Column("digest", BIG, primary_key=True, autoincrement=False),
+    Column("known_at", BIG, nullable=False),
+    Column("claimed_at", BIG),
+    Column("source_no", Integer, nullable=False),
+    Column("state", SMALL, nullable=False),
+    Column("named", SMALL, nullable=False),  # 0: no instant, 1: to the millisecond, 2: in whole seconds
+    Column("reason_no", Integer),
+    Column("answer", Text, nullable=False),  # JSON, without the moment of asking
+    Column("last_asked_ms", BIG),  # of the checks that repeat it; null while they may
+    **_CLUSTERED,
+)
+
+Index(
+    "checks_open",
+    checks.c.client_no,
+    sqlite_where=checks.c.last_asked_ms.is_(None),
+    postgresql_where=checks.c.last_asked_ms.is_(None),
+)
+
+# When a block of clients was asked, of those who said what they had said before.
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("block_no", Integer, primary_key=True, autoincrement=False),
+    Column("known_at", BIG, primary_key=True, autoincrement=False),
+    Column("asked_ms", BIG, primary_key=True, autoincrement=False),  # the earliest of its askings
+    Column("source_no", Integer, nullable=False),
+    Column("first_slot", SMALL, nullable=False),
+    Column("slots", LargeBinary, nullable=False),  # store/packing.py
+    **_CLUSTERED,
+)
+
+Index("sweeps_by_asking", sweeps.c.block_no, sweeps.c.asked_ms)
+
 watches = Table(
     "watches",
     metadata,
@@ -185,6 +229,21 @@ transitions = Table(
     Column("not_after_ms", BIG),
     Column("rule_no", SMALL, nullable=False),
     Column("proved_from_ms", BIG),  # of the stretch before this row
+    **_CLUSTERED,
+)
+
+# What checks prove of the stretch after a transition, which they never rewrite.
+confirmations = Table(
+    "confirmations",
+    metadata,
+    Column("client_no", Integer, primary_key=True, autoincrement=False),
+    Column("at_ms", BIG, primary_key=True, autoincrement=False),
+    Column("seq", SMALL, primary_key=True, autoincrement=False),
+    Column("recorded_at", BIG, primary_key=True, autoincrement=False),
+    Column("superseded_at", BIG),
+    Column("until_ms", BIG, nullable=False),
+    Column("from_ms", BIG),  # null: from the end of the transition's bounds
+    Column("open_at", BIG),  # known_at of the check that sweeps repeat
     **_CLUSTERED,
 )
 

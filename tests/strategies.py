@@ -3,7 +3,7 @@
 A *true* history is drawn first: sessions with versions, resets, takeovers, storms. Its events get stamps
 that are wrong by up to two minutes. The truth is what the API would have answered by those stamps, sessions
 in their true order. Then the evidence is worn down: members left out, copies made, events lost, the order of
-arrival mixed.
+arrival mixed. Checks are answered with that truth, as an index behind its broker knows it.
 
 Every choice comes from the `random.Random` given, so that a seed names a history, and thousands are made in a
 second; the hypothesis strategies draw from the same code.
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from hypothesis import strategies as st
 
-from store.model import DUPLICATE_CLIENTID, HOUR_MS, MINUTE_MS, SECOND_MS, Event, Kind, State
+from store.model import DUPLICATE_CLIENTID, HOUR_MS, MINUTE_MS, SECOND_MS, Check, Event, Kind, State
 from tests.builders import T0
 
 STAMP_ERROR_MS = 2 * MINUTE_MS - SECOND_MS  # AWS: stamps are right to about two minutes; a second spare
@@ -53,6 +54,19 @@ COPIES = (0, 0, 0, 1, 3)  # of an event, beside itself
 
 DELAYS_MS = (0, 0, 0, 50, SECOND_MS, 3 * MINUTE_MS, HOUR_MS, 30 * DAY_MS)
 
+INDEX_LAG_MS = 10 * SECOND_MS  # an index is behind its broker by this much at most
+
+LAGS_MS = (0, 0, 1, 300, SECOND_MS, 4 * SECOND_MS, INDEX_LAG_MS - 1, INDEX_LAG_MS)
+
+ASIDE_MS = (
+    -HOUR_MS, -INDEX_LAG_MS, -SECOND_MS, -1, 0, 1, 2, 500, 999, SECOND_MS, 3 * SECOND_MS, INDEX_LAG_MS - 1,
+    INDEX_LAG_MS, INDEX_LAG_MS + 1, 2 * INDEX_LAG_MS, 5 * MINUTE_MS, 44 * MINUTE_MS, 61 * MINUTE_MS,
+)  # fmt: skip
+
+STALE_MS = (MINUTE_MS, 10 * MINUTE_MS, HOUR_MS, 3 * DAY_MS)  # how old the answers of a lagging replica are
+
+SWEEP_MS = 15 * MINUTE_MS
+
 Skew = Literal["none", "orderly", "wild"]
 """How stamps err: *orderly* keeps the true order, save in takeovers; *wild* lets each err by itself."""
 SKEWS: tuple[Skew, ...] = ("none", "orderly", "wild")
@@ -85,7 +99,8 @@ class History:
     """What arrived of one client, in its order of arrival, beside the truth.
 
     `complete`: law 5 holds, the timeline of `events` must be `truth`. `disputed`: some copies disagree, so
-    that what arrived is not what AWS published.
+    that what arrived is not what AWS published. `stale`: some checks were answered from much older truth, so
+    that law 6 does not hold.
     """
 
     client_id: str
@@ -94,6 +109,8 @@ class History:
     skew: Skew
     complete: bool = False
     disputed: bool = False
+    checks: list[Check] = field(default_factory=list)
+    stale: bool = False
 
 
 def chance(rng: random.Random, share: float) -> bool:
@@ -384,6 +401,109 @@ def history(rng: random.Random, client_id: str | None = None) -> History:
     return draw(rng, client_id)
 
 
+# --- What checks said ---------------------------------------------------------------------------------------
+
+Form = Literal["precise", "whole", "unnamed"]
+"""How a check names its instant: to the millisecond, in whole seconds, or not at all."""
+
+
+def answered(
+    rng: random.Random,
+    client_id: str,
+    answers: Sequence[Answer],
+    asked_ms: int,
+    form: Form,
+    *,
+    old_ms: int = 0,
+) -> Check:
+    """Return the check asked at `asked_ms`, answered with the truth as it was some lag, and `old_ms`, before.
+
+    Before the first answer: never connected.
+    """
+    as_of_ms = asked_ms - rng.choice((*LAGS_MS, rng.randint(0, INDEX_LAG_MS))) - old_ms
+    answer = next((one for one in reversed(answers) if one.at_ms <= as_of_ms), None)
+    if answer is None:
+        return Check(client_id, asked_ms, State.DISCONNECTED, None, False, "UNKNOWN")
+    reason = answer.reason
+    named_ms = answer.timestamp_ms
+    if form == "unnamed" or named_ms is None:
+        given = chance(rng, 0.5)
+        return Check(client_id, asked_ms, answer.state, None, False, reason if given else None)
+    if chance(rng, 0.2):  # SearchIndex leaves it out when connected, GetConnection always
+        reason = None
+    whole = form == "whole"
+    return Check(
+        client_id,
+        asked_ms,
+        answer.state,
+        named_ms - named_ms % SECOND_MS if whole else named_ms,
+        whole,
+        reason,
+    )
+
+
+def asked_instants(rng: random.Random, answers: Sequence[Answer]) -> list[int]:
+    """Draw when checks were asked: beside transitions, by sweeps that sometimes fail, and at any time."""
+    first_ms, last_ms = answers[0].at_ms, answers[-1].at_ms
+    instants = []
+    for _ in range(rng.choice((0, 1, 2, 5, 12))):
+        at_ms = rng.choice(answers).at_ms + rng.choice(ASIDE_MS)
+        instants += [at_ms + rng.choice((0, 0, 1, 700)) for _ in range(rng.choice((1, 1, 1, 3)))]
+    if chance(rng, 0.4):
+        from_ms = rng.choice((first_ms, rng.randint(first_ms, last_ms))) - rng.randint(0, 3 * SWEEP_MS)
+        failing = rng.choice((0.0, 0.2, 0.6))
+        sweeps = range(from_ms, from_ms + rng.choice((3, 10, 40)) * SWEEP_MS, SWEEP_MS)
+        instants += [at_ms for at_ms in sweeps if not chance(rng, failing)]
+    if chance(rng, 0.3):  # agreeing for days
+        at_ms = rng.choice(answers).at_ms
+        instants += [at_ms + hours * 6 * HOUR_MS for hours in range(rng.choice((2, 8)))]
+    for _ in range(rng.choice((0, 0, 1, 3))):
+        instants.append(rng.randint(first_ms - HOUR_MS, last_ms + DAY_MS))
+    return instants
+
+
+def takeover_checks(rng: random.Random, client_id: str, answers: Sequence[Answer]) -> list[Check]:
+    """Return what an index may say of the older session in the midst of a takeover: never an outage."""
+    checks = []
+    for before, answer in pairwise(answers):
+        if before.state is answer.state is State.CONNECTED and chance(rng, 0.1):
+            named_ms = rng.choice((None, answer.at_ms, answer.at_ms + 300))
+            asked_ms = answer.at_ms + rng.choice((0, 400, SECOND_MS))
+            checks.append(Check(client_id, asked_ms, State.DISCONNECTED, named_ms, False, DUPLICATE_CLIENTID))
+    return checks
+
+
+def with_checks(rng: random.Random, one: History) -> History:
+    """Add checks to a history, in any order, some twice; a few percent of histories get stale ones."""
+    answers = at_each_boundary(one.truth)
+    forms: tuple[Form, ...] = rng.choice(
+        (("precise",), ("whole",), ("unnamed",), ("precise", "unnamed"), ("precise", "whole", "unnamed"))
+    )
+    stale = chance(rng, 0.05)
+    checks = [
+        answered(
+            rng,
+            one.client_id,
+            answers,
+            asked_ms,
+            rng.choice(forms),
+            old_ms=rng.choice(STALE_MS) if stale and chance(rng, 0.3) else 0,
+        )
+        for asked_ms in asked_instants(rng, answers)
+    ]
+    checks += takeover_checks(rng, one.client_id, answers)
+    checks += [check for check in checks if chance(rng, 0.1)]
+    return replace(one, checks=rng.sample(checks, len(checks)), stale=stale)
+
+
+def checked_history(rng: random.Random, client_id: str | None = None) -> History:
+    """Draw a history of lost and copied events, seldom in dispute, and of checks; some have checks alone."""
+    one = worn_history(rng, client_id, disputes=chance(rng, 0.1))
+    if chance(rng, 0.05):
+        one = replace(one, events=[])
+    return with_checks(rng, one)
+
+
 # --- For hypothesis -----------------------------------------------------------------------------------------
 
 
@@ -395,3 +515,4 @@ def drawn(draw: Callable[[random.Random], History]) -> st.SearchStrategy[History
 histories = drawn(history)
 complete_histories = drawn(complete_history)
 worn_histories = drawn(worn_history)
+checked_histories = drawn(checked_history)

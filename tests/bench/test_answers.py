@@ -8,20 +8,27 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
-from queries.history import Question, open_history
+from ingest.writer import Writer
+from queries.history import History, Question, open_history
 from store.answer import Asker
-from store.engine import open_reader, parse_url
-from tests.bench.test_ingest import lines, ours
-from tests.builders import T0
+from store.engine import open_reader, open_writer, parse_url
+from store.errors import AnswerError, ResourceNotFound
+from store.model import Learned
+from tests.bench.test_ingest import libpq, lines, ours
+from tests.builders import T0, connect
 
 pytestmark = pytest.mark.bench
 
 EVENTS = 200_000
 DEVICES = 2_000
 ASKED = 20_000
+MANY = 1_000_000
+BACK = 500 * 86_400_000
 
 
 def microseconds(run: Callable[[], object], count: int) -> float:
@@ -34,44 +41,92 @@ def microseconds(run: Callable[[], object], count: int) -> float:
     return statistics.median(found)
 
 
-def test_point_answers_on_sqlite(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/store.db"
+def drawn(rng: random.Random, count: int, end: int) -> list[tuple[str, int]]:
+    return [(f"device-{rng.randrange(DEVICES):06}", rng.randrange(T0 + 3_600_000, end)) for _ in range(count)]
+
+
+def beside_exact_keys(url: str, execute: Callable[..., Any], mark: str) -> None:
+    """Print what point answers cost beside an exact-key look-up through `execute`, whose parameters are `mark`."""
     ours(url, lines(random.Random(2), EVENTS, DEVICES))
     rng = random.Random(3)
-    with sqlite3.connect(tmp_path / "store.db") as db:
-        (end,) = db.execute("SELECT max(at_ms) FROM evidence").fetchone()
-        keys = db.execute("SELECT client_no, at_ms, seq, recorded_at FROM transitions").fetchall()
+    execute("ANALYZE")
+    (end,) = execute("SELECT max(at_ms) FROM evidence").fetchone()
+    keys = execute("SELECT client_no, at_ms, seq, recorded_at FROM transitions").fetchall()
     keys = rng.sample(keys, ASKED)
-    asked = [
-        (f"device-{rng.randrange(DEVICES):06}", rng.randrange(T0 + 3_600_000, end)) for _ in range(ASKED)
-    ]
-    names = {name: number for number, (name, _) in enumerate(asked)}
-    print(f"\nSQLite, {EVENTS:,} transitions, {DEVICES:,} devices, {ASKED:,} random questions")
-    with sqlite3.connect(tmp_path / "store.db") as db:
-        exact = (
-            "SELECT at_ms, state, timestamp_ms, reason_no FROM transitions"
-            " WHERE client_no = ? AND at_ms = ? AND seq = ? AND recorded_at = ?"
-        )
-        base = microseconds(lambda: [db.execute(exact, key).fetchone() for key in keys], ASKED)
-        print(f"  exact-key look-up, raw driver      {base:8.1f} us")
+    asked = drawn(rng, ASKED, end)
+    print(f"  {EVENTS:,} transitions, {DEVICES:,} devices, {ASKED:,} random questions")
+    exact = (
+        "SELECT at_ms, state, timestamp_ms, reason_no FROM transitions"
+        " WHERE client_no = ? AND at_ms = ? AND seq = ? AND recorded_at = ?"
+    ).replace("?", mark)
+    base = microseconds(lambda: [execute(exact, key).fetchone() for key in keys], ASKED)
+    print(f"  exact-key look-up, raw driver      {base:8.1f} us")
     with open_reader(parse_url(url)) as store, store.detached() as driver:
-        asker = Asker(driver, is_sqlite=True)
-        with asker.snapshot() as mark:
-            numbers = {name: asker.client_named(name) for name in names}
-            found = microseconds(
-                lambda: [asker.before(numbers[name] or 0, at_ms + 1, mark) for name, at_ms in asked], ASKED
-            )
-            print(f"  transition in force, store level   {found:8.1f} us  {found / base:5.2f} x")
-            found = microseconds(
-                lambda: [asker.in_force(numbers[name] or 0, at_ms, mark) for name, at_ms in asked], ASKED
-            )
-            print(f"  ... with its certainty             {found:8.1f} us  {found / base:5.2f} x")
+        asker = Asker(driver, is_sqlite=store.is_sqlite)
+        with asker.snapshot() as known_at:
+            numbers = [asker.client_named(name) or 0 for name, _ in asked]
+            sought = list(zip(numbers, (at_ms for _, at_ms in asked), strict=True))
+            found = microseconds(lambda: [asker.in_force(*one, known_at) for one in sought], ASKED)
+            print(f"  with its certainty, store level    {found:8.1f} us  {found / base:5.2f} x")
     with open_history(url) as history:
         single = microseconds(lambda: [history.at(name, at_ms) for name, at_ms in asked], ASKED)
         print(f"  history.at(thing, time)            {single:8.1f} us  {single / base:5.2f} x")
-        questions = [Question(name, at_ms) for name, at_ms in asked]
-        many = microseconds(lambda: list(history.ask(questions)), ASKED)
-        print(
-            f"  history.ask(many), a question      {many:8.1f} us  {single / many:5.1f} x as fast as one by one"
+        for count in (ASKED, MANY):
+            questions = [Question(name, at_ms) for name, at_ms in drawn(rng, count, end)]
+            many = microseconds(lambda: sum(1 for _ in history.ask(questions)), count)  # noqa: B023 - run at once
+            print(
+                f"  history.ask({count:>9,}), a question {many:8.2f} us  {single / many:5.1f} x as fast as one by one"
+            )
+        replies = history.ask(Question(*one) for one in asked)
+        assert [reply.answer for reply in replies] == [history.at(*one) for one in asked]
+
+
+def test_point_answers_on_sqlite(tmp_path: Path) -> None:
+    print("\nSQLite")
+    with sqlite3.connect(tmp_path / "store.db", isolation_level=None) as db:
+        beside_exact_keys(f"sqlite:///{tmp_path}/store.db", db.execute, "?")
+
+
+def test_point_answers_on_postgresql(postgres_store_url: str) -> None:
+    print("\nPostgreSQL, Unix socket")
+    with psycopg.connect(libpq(postgres_store_url), autocommit=True) as db:
+        beside_exact_keys(postgres_store_url, db.execute, "%s")
+
+
+LATE = 300_000
+
+
+def test_what_was_learned_later_costs_an_older_question_little(tmp_path: Path) -> None:
+    """Nearly all of the evidence is older than what was known then, and was learned after it."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    known_at = T0 - BACK + LATE * 1_000 + 1_000_000
+
+    def learned(number: int, moment: int | None) -> Learned:
+        event = connect(
+            T0 - BACK + number * 1_000, session=f"s{number}", version=0, client_id=f"c{number % 3_000}"
         )
-        assert [reply.answer for reply in history.ask(questions)] == [history.at(*one) for one in asked]
+        return Learned(event, 0, moment)
+
+    with open_writer(parse_url(url)) as store, Writer(store) as writer:
+        writer.write([learned(n, known_at - 1) for n in range(LATE - 1_000, LATE)], source="live")
+        for start in range(0, LATE - 1_000, 20_000):
+            stop = min(start + 20_000, LATE - 1_000)
+            writer.write([learned(n, None) for n in range(start, stop)], source="late")
+    at_ms = T0 - BACK + (LATE - 1) * 1_000
+    print(f"\nSQLite, {LATE:,} events, the oldest {LATE - 1_000:,} learned after known_at")
+    for name, kind in ((f"c{(LATE - 1) % 3_000}", None), ("nope", ResourceNotFound)):
+        with open_history(url) as history:
+            for turn in ("first", "then"):
+                began = time.perf_counter()
+                kind_found = answer_or_error(history, name, at_ms, known_at)
+                took = (time.perf_counter() - began) * 1e6
+                assert kind_found is kind
+                print(f"  {'known' if kind is None else 'unknown'} name, {turn:<6} {took:10.1f} us")
+
+
+def answer_or_error(history: History, name: str, at_ms: int, known_at: int) -> type[AnswerError] | None:
+    try:
+        history.at(name, at_ms, known_at=known_at)
+    except AnswerError as error:
+        return type(error)
+    return None

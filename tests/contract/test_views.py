@@ -8,9 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from queries.history import open_history
-from store.engine import open_reader, parse_url
+from store.engine import open_reader, open_writer, parse_url
 from store.model import Learned, Watch
 from tests.builders import T0
+from tests.property import test_check_laws as check_laws
 from tests.property.test_store_laws import NOW, histories, in_turn, ingest, learned
 
 
@@ -46,6 +47,16 @@ PERIODS = "SELECT client_id, from_ms, to_ms, state, timestamp_ms, disconnect_rea
 def test_periods_are_those_of_python(store_url: str, rng: random.Random) -> None:
     ingest(store_url, [learned(in_turn(rng, histories(rng, 250)))])
     assert sorted(rows(store_url, PERIODS), key=repr) == in_python(store_url)
+
+
+def test_periods_show_what_checks_prove(store_url: str, rng: random.Random) -> None:
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 150))
+    counts = check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
+    assert counts.repeated > 100
+    found = sorted(rows(store_url, PERIODS), key=repr)
+    assert found == in_python(store_url)
+    query = "SELECT count(*) FROM stretches WHERE confirmed_ms IS NOT NULL AND confirmed_until_ms < end_ms"
+    assert rows(store_url, query) > [(100,)]  # stretches of which checks prove a part
 
 
 def test_periods_know_when_nobody_was_watching(store_url: str, rng: random.Random) -> None:
@@ -95,8 +106,27 @@ def test_sessions_and_times_are_readable(sqlite_store_url: str, postgres_store_u
     assert rows(postgres_store_url, times)[0][0].isoformat() == "2026-10-31T22:10:04.120000+00:00"
 
 
+def many_checks(url: str) -> None:
+    """Fill the tables as in a large store, or PostgreSQL would rather read them whole."""
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000) SELECT"
+    with open_writer(parse_url(url)) as store, store.engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO confirmations (client_no, at_ms, seq, recorded_at, until_ms)"
+                f" {numbers} 100000 + i, 1, 0, 1, 2 FROM n"
+            )
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO sweeps (block_no, known_at, asked_ms, source_no, first_slot, slots)"  # noqa: S608
+                f" {numbers} 1000 + i, 1, 0, 1, 0, (SELECT min(session) FROM session_rows) FROM n"
+            )
+        )
+
+
 def test_one_client_costs_seeks(store_url: str, rng: random.Random) -> None:
-    ingest(store_url, [learned(in_turn(rng, histories(rng, 3_000)))])
+    ingest(store_url, [learned(in_turn(rng, histories(rng, 2_000)))])
+    many_checks(store_url)
     for view in ("timeline", "periods", "outages", "current_status", "sessions"):
         query = f"SELECT * FROM {view} WHERE client_id = 'client-7'"  # noqa: S608
         if store_url.startswith("sqlite"):
@@ -109,6 +139,8 @@ def test_one_client_costs_seeks(store_url: str, rng: random.Random) -> None:
                 plan = [row[0] for row in connection.execute(sa.text(f"EXPLAIN {query}"))]
             assert not [step for step in plan if "Seq Scan on transitions" in step], (view, plan)
             assert not [step for step in plan if "Seq Scan on session_rows" in step], (view, plan)
+            assert not [step for step in plan if "Seq Scan on confirmations" in step], (view, plan)
+            assert not [step for step in plan if "Seq Scan on sweeps" in step], (view, plan)
 
 
 def _is_big(name: str) -> bool:
@@ -125,4 +157,7 @@ def _is_big(name: str) -> bool:
         "session_rows",
         "clients",
         "evidence",
+        "confirmations",
+        "sweeps",
+        "w",
     }

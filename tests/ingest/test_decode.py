@@ -294,7 +294,7 @@ def test_the_clock_is_asked_again_when_time_has_passed() -> None:
         (event(thingName="a\x00"), "unstorable-text"),
         (event(blob="x" * (1 << 20)), "too-large"),
         ({"temperature": 21}, "unknown-shape"),
-        ({"thingName": "pump-17", "connected": True, "timestamp": 1793491200.1}, "unknown-shape"),
+        ({"thingName": "pump-17", "state": {"reported": {"connected": True}}}, "unknown-shape"),
         ({"Records": [{"s3": {"bucket": {"name": "b"}}}]}, "unknown-shape"),
         (
             {"Type": "SubscriptionConfirmation", "TopicArn": "a", "Message": "m", "SubscribeURL": "u"},
@@ -305,7 +305,7 @@ def test_the_clock_is_asked_again_when_time_has_passed() -> None:
         ({"knownAt": "never", "event": event()}, "ambiguous-timestamp"),
         ({"knownAt": NOW_MS, "event": "text"}, "unknown-shape"),
         ({"knownAt": NOW_MS, "watch": {"source": "sqs", "from": NOW_MS, "to": NOW_MS - 1}}, "unknown-shape"),
-        ({"check": {"api": "SearchIndex"}}, "no-timestamp"),
+        ({"check": {"api": "SearchIndex", "error": "ThrottlingException"}}, "no-timestamp"),
     ],
 )
 def test_what_cannot_be_evidence_is_refused_with_its_reason(members: dict[str, Any], reason: str) -> None:
@@ -347,7 +347,9 @@ def test_known_at_may_be_text_and_a_claim_from_the_future_is_none() -> None:
 
 
 def test_a_check_keeps_its_moment_when_it_is_written_with_another_known_at() -> None:
-    check = Observation("check", "pump-17", 1793492200400, '{"api":"SearchIndex","thingName":"pump-17"}')
+    check = Observation(
+        "check", "pump-17", 1793492200400, '{"api":"SearchIndex","error":"X","thingName":"pump-17"}'
+    )
     (item,) = decode(recording_line(check, 1793492299999))
     assert item == Learned(check, 0, 1793492299999)
 

@@ -25,6 +25,12 @@ VALID = [
         "rule_error_action.json",
         "recording.ndjson",
     )
+] + [
+    b'{"ResponseMetadata":{"RetryAttempts":0},"thingName":"p","connected":true,"timestamp":1500000000.5}',
+    b'{"things":[{"thingName":"p","connectivity":{"connected":false,"timestamp":1500000000500}},'
+    b'{"thingName":"q","connectivity":{"connected":false}}],"nextToken":null}',
+    b'{"knownAt":1793492200400,"check":{"api":"SearchIndex","response":{"things":['
+    b'{"thingName":"p","connectivity":{"connected":true}},{"thingName":"q","connectivity":[]}]}}}',
 ]
 FRAGMENTS = [
     b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\n", b"\r\n", b" ", b"1", b"null", b"NaN", b"-",

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 
-from ingest.fold import STRAY_TAIL, TAIL, Client, Row, find_last, fold, keyed
+from ingest.fold import STRAY_TAIL, TAIL, Client, Row, Told, find_last, fold, keyed, proofs
 from ingest.rebuild import Memory
 from ingest.reduce import SKEW_MS, identity, reduce_events, stamp_of
-from store.model import HOUR_MS, Event
-from tests.strategies import history
+from store.model import HOUR_MS, LAG_MS, Check, Confirmation, Event
+from tests.strategies import History, checked_history, history
 
 
 class Forgetful(Memory):
@@ -33,50 +34,110 @@ class Forgetful(Memory):
             last=find_last(tail),
             first_ms=client.first_ms,
             has_strays=client.has_strays,
+            checked_ms=client.checked_ms,
+            plain=client.checked_ms is None,
+            newest=client.newest,
+            run=client.run,
         )
 
 
-def strung(rng: random.Random, most: int) -> list[Event]:
+Evidence = Event | Check
+
+
+def strung(
+    rng: random.Random, most: int, draw: Callable[[random.Random, str], History] = history
+) -> list[Evidence]:
     """Draw up to `most` histories, one after another, as one client's; sorted by stamp, shuffled, or neither."""
-    events: list[Event] = []
+    told: list[Evidence] = []
     offset_ms = 0
     for _ in range(rng.randint(1, most)):
-        drawn = history(rng, "c").events
-        events += [event._replace(at_ms=event.at_ms + offset_ms) for event in drawn]
+        drawn = draw(rng, "c")
+        told += [event._replace(at_ms=event.at_ms + offset_ms) for event in drawn.events]
+        for check in drawn.checks:
+            named_ms = None if check.named_ms is None else check.named_ms + offset_ms
+            told.append(check._replace(asked_ms=check.asked_ms + offset_ms, named_ms=named_ms))
         offset_ms += rng.choice((HOUR_MS, 24 * HOUR_MS, HOUR_MS // 6, 40 * 24 * HOUR_MS))
     order = rng.random()
     if order < 0.4:
-        events.sort(key=lambda event: event.at_ms)
+        told.sort(key=_when)
     elif order < 0.6:
-        rng.shuffle(events)
-    return events
+        rng.shuffle(told)
+    return told
 
 
-def folds_as_it_reduces(rng: random.Random, events: list[Event]) -> None:
+def _when(evidence: Evidence) -> int:
+    return evidence.at_ms if isinstance(evidence, Event) else evidence.asked_ms
+
+
+def folds_as_it_reduces(rng: random.Random, told: list[Evidence]) -> None:
+    """Tell evidence step by step; checks that repeat an answer by themselves are taken in as the writer does."""
     size = rng.choice((1, 1, 3, 10))
     client, memory = Client(1), Forgetful()
     timeline: Counter[Row] = Counter()
-    told = 0
-    while told < len(events):
-        step = events[told : told + rng.randint(1, size)]
-        told += len(step)
-        folded = fold(client, step, memory)
+    proved: dict[tuple[int, int], Confirmation] = {}
+    count = known_at = 0
+    while count < len(told):
+        step = told[count : count + rng.randint(1, size)]
+        count, known_at = count + len(step), known_at + 1
+        events = [each for each in step if isinstance(each, Event)]
+        checks = [Told(each, str(each[2:])) for each in step if isinstance(each, Check)]
+        run = client.run
+        if run is not None and not events and len(checks) == 1:
+            asked_ms = checks[0].check.asked_ms
+            if run.repeats(checks[0].answer, asked_ms, known_at, client.newest):
+                run.last_asked_ms, run.last_known_at = asked_ms, known_at
+                memory.repeated.append(asked_ms)
+                checks = []
+        folded = fold(client, events, memory, checks, known_at)
+        memory.keep(client, run, checks, known_at)
         memory.save(1, folded.sessions)
         timeline.subtract(folded.removed)
         timeline.update(folded.added)
+        for gone in folded.unproved:
+            del proved[gone.at_ms, gone.seq]
+        for proof in folded.proved:
+            assert (proof.at_ms, proof.seq) not in proved
+            proved[proof.at_ms, proof.seq] = proof.confirmation
         if rng.random() < 0.1:
             client = memory.read_again(client)
-        if told >= len(events) or rng.random() < 0.2:
+        if count >= len(told) or rng.random() < 0.2:
+            wanted = reduce_events(
+                [each for each in told[:count] if isinstance(each, Event)],
+                [each for each in told[:count] if isinstance(each, Check)],
+            )
             held = {row: count for row, count in timeline.items() if count}
-            assert held == dict.fromkeys(keyed(reduce_events(events[:told])), 1), events[:told]
+            assert held == dict.fromkeys(keyed(wanted), 1), told[:count]
+            wanted_proofs = {(p.at_ms, p.seq): p.confirmation for p in proofs(wanted)}
+            assert {place: as_of_now(proof, client) for place, proof in proved.items()} == wanted_proofs
+
+
+def as_of_now(proof: Confirmation, client: Client) -> Confirmation:
+    """Let a confirmation that goes on reach to the last check that repeated it, as an answer does."""
+    if proof.open_at is None:
+        return proof
+    assert client.run is not None
+    assert client.run.known_at == proof.open_at
+    return proof._replace(until_ms=max(proof.until_ms, client.run.last_asked_ms - LAG_MS), open_at=None)
 
 
 def test_every_step_leaves_the_timeline_of_what_was_told_so_far(rng: random.Random) -> None:
     for _ in range(300):
-        folds_as_it_reduces(rng, [event for event in strung(rng, 12) if event.session_id])
+        told = strung(rng, 12)
+        folds_as_it_reduces(rng, [each for each in told if isinstance(each, Check) or each.session_id])
 
 
 def test_so_it_does_where_session_ids_are_lacking_in_a_history_that_fits_a_tail(rng: random.Random) -> None:
     """Longer ones may still differ, about one in three hundred: see ingest/fold.py."""
     for _ in range(300):
         folds_as_it_reduces(rng, strung(rng, 3))
+
+
+def test_every_step_leaves_what_checks_say_and_prove(rng: random.Random) -> None:
+    for _ in range(300):
+        told = strung(rng, 6, checked_history)
+        folds_as_it_reduces(rng, [each for each in told if isinstance(each, Check) or each.session_id])
+
+
+def test_so_it_does_with_checks_where_session_ids_are_lacking(rng: random.Random) -> None:
+    for _ in range(300):
+        folds_as_it_reduces(rng, strung(rng, 2, checked_history))

@@ -19,7 +19,7 @@ from tests.builders import T0, connect, disconnect
 BACK = 500 * 86_400_000
 CLIENTS = 3_000
 SESSIONS = 3
-BIG = {"evidence", "transitions", "session_rows", "clients", "things"}
+BIG = {"evidence", "transitions", "session_rows", "clients", "things", "confirmations", "sweeps"}
 AT = T0 - BACK + 9_000_000
 
 # Every statement that a question about one thing asks.
@@ -29,10 +29,14 @@ VALUES: dict[str, dict[str, Any]] = {
     "client_id": {"client_no": 7},
     "bound": {"thing_no": 7, "at_ms": AT, "known_at": T0},
     "bearers": {"thing_no": 7, "known_at": T0},
-    "in_force": {"client_no": 7, "at_ms": AT, "known_at": T0},
+    "bearers_in": {"thing_no": 7, "known_at": T0, "from_ms": AT, "to_ms": AT + 1_000_000, "most": 100},
+    "point": {"client_no": 7, "at_ms": AT, "known_at": T0},
     "next": {"client_no": 7, "at_ms": AT, "known_at": T0},
     "before": {"client_no": 7, "at_ms": AT, "known_at": T0},
     "timeline": {"client_no": 7, "known_at": T0, "from_ms": AT, "to_ms": AT + 1_000_000},
+    "beyond": {"client_no": 7, "from_ms": AT, "to_ms": AT + 1_000_000, "most": 100},
+    "confirmations": {"client_no": 7, "known_at": T0, "from_ms": AT, "to_ms": AT + 1_000_000},
+    "last_slot": {"block_no": 7, "open_at": AT, "known_at": T0, "slot": 3, "none": b"\0\0\0"},
     "fell": {"client_no": 7, "from_ms": AT, "at_ms": AT + 1_000_000, "known_at": T0},
     "sessions": {"client_no": 7},
     "evidence_at": {"client_no": 7, "at_ms": AT, "known_at": T0},
@@ -44,10 +48,14 @@ SEEKS: dict[str, set[str]] = {
     "client_id": {"client_no"},
     "bound": {"thing_no", "at_ms"},
     "bearers": {"thing_no"},
-    "in_force": {"client_no", "at_ms"},
+    "bearers_in": {"thing_no", "at_ms"},
+    "point": {"client_no", "at_ms"},
     "next": {"client_no", "at_ms"},
     "before": {"client_no", "at_ms"},
     "timeline": {"client_no", "at_ms"},
+    "beyond": {"client_no", "at_ms"},
+    "confirmations": {"client_no", "at_ms"},
+    "last_slot": {"block_no", "known_at"},
     "fell": {"client_no", "at_ms"},
     "sessions": {"client_no"},
     "evidence_at": {"client_no", "at_ms"},
@@ -68,12 +76,40 @@ def lived(rng: random.Random) -> Iterator[Event]:
                 yield event._replace(thing_name=f"thing-{number}" if number % 2 else None)
 
 
+def confirmations() -> Iterator[dict[str, int]]:
+    for number in range(CLIENTS):
+        for at_ms in range(AT, AT + 3_000, 1_000):
+            yield {
+                "client_no": number,
+                "at_ms": at_ms,
+                "seq": 0,
+                "recorded_at": at_ms,
+                "until_ms": at_ms + 500,
+            }
+
+
+def sweeps() -> Iterator[dict[str, Any]]:
+    for number in range(20):
+        for at_ms in range(AT, AT + 500_000, 1_000):
+            yield {
+                "block_no": number,
+                "known_at": at_ms,
+                "asked_ms": at_ms,
+                "source_no": 1,
+                "first_slot": 0,
+                "slots": bytes(30),
+            }
+
+
 @pytest.fixture
 def stored(store_url: str, rng: random.Random) -> Iterator[Store]:
     url = parse_url(store_url)
     events = sorted(lived(rng), key=lambda event: event.at_ms)
     with open_writer(url) as store, Writer(store) as writer:
         writer.write([Learned(event, 0, event.at_ms + 5_000) for event in events], source="test")
+        with store.engine.begin() as connection:
+            for name, rows in (("confirmations", confirmations()), ("sweeps", sweeps())):
+                connection.execute(metadata.tables[name].insert(), list(rows))
         with store.detached() as driver:
             driver.execute("ANALYZE")
     with open_reader(url) as store:
@@ -112,7 +148,14 @@ def statement_of(store: Store, name: str) -> str:
 
 
 # The names that statements give their tables, which SQLite's plans speak of.
-ALIASES = {"e": "evidence", "x": "transitions", "s": "session_rows", "c": "clients", "t": "things"}
+ALIASES = {
+    "e": "evidence",
+    "x": "transitions",
+    "s": "session_rows",
+    "c": "clients",
+    "t": "things",
+    "w": "sweeps",
+}
 SCAN = re.compile(r"SCAN (\w+)")
 
 

@@ -1,0 +1,279 @@
+"""Many questions answered from few readings of the store: the same answers and errors as one by one.
+
+Questions are gathered by thing and moment of learning. Where those of one thing are many beside its rows, its
+timeline is read once, and remembered as long as nothing is committed; else each is sought for itself. Holds no
+rule of its own: what an answer says is for store/answer.py, who speaks for a thing for store/identity.py.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from queries.times import FIRST_MS, LAST_MS
+from store.answer import (
+    Answer,
+    Asker,
+    Seen,
+    answer_of,
+    check_name,
+    check_past,
+    nothing_known,
+    period_in,
+    said_at,
+)
+from store.errors import AnswerError, BadTime, InvalidRequest
+from store.identity import client_of
+
+Time = int | str | datetime
+
+BATCH = 100_000  # questions answered from one snapshot
+MOST_ROWS = 200_000  # transitions remembered from one batch to the next
+FEW = 3  # questions: so few are sought, each for itself
+ROWS_A_QUESTION = 8  # reading on over so many rows costs about what another seek does
+
+_ALWAYS = (-(1 << 62), 1 << 62)  # ms
+
+
+class Question(NamedTuple):
+    """What to ask of one thing; `known_at` None: as known now."""
+
+    thing_name: str
+    at: Time
+    known_at: Time | None = None
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer, or the error that is the answer; with the question's times as they were understood."""
+
+    thing_name: str | None
+    at_ms: int | None
+    known_at: int | None
+    answer: Answer | None
+    error: AnswerError | None
+
+
+class Many:
+    """Answers batches of questions through one asker, inside the snapshots that its caller holds."""
+
+    def __init__(self, asker: Asker, milliseconds: Callable[[Time], int]) -> None:
+        self._asker = asker
+        self._milliseconds = milliseconds
+        self._changes = asker.changes
+        self._lines: dict[tuple[str, int, int], _Line] = {}
+        self._rows = 0
+
+    def replies(self, batch: Sequence[Question], *, mark: int, now_ms: int) -> list[Reply]:
+        """Answer a batch, a reply each in its order, as known at `mark` at most."""
+        if self._changes != self._asker.changes:
+            self._changes = self._asker.changes
+            self._forget()
+        read = self._milliseconds
+        instants: list[int] = []
+        replies: list[Reply | None] = [None] * len(batch)
+        groups: dict[int, dict[str, list[int]]] = {mark: {}}
+        for place, (name, at, known) in enumerate(batch):
+            at_ms = known_ms = None
+            try:
+                # Most are milliseconds already, as known now.
+                at_ms = at if type(at) is int and FIRST_MS <= at <= LAST_MS else read(at)
+                known_ms = mark if known is None else min(read(known), mark)
+            except (BadTime, InvalidRequest) as error:
+                replies[place] = Reply(name, at_ms, known_ms, None, InvalidRequest(str(error)))
+            else:
+                named = groups.get(known_ms)
+                if named is None:
+                    named = groups[known_ms] = {}
+                places = named.get(name)
+                if places is None:
+                    named[name] = [place]
+                else:
+                    places.append(place)
+            instants.append(0 if at_ms is None else at_ms)
+        for known_at, named in groups.items():
+            for name, places in named.items():
+                self._tell(_Asked(name, known_at, places, instants, replies), now_ms)
+        return [reply for reply in replies if reply is not None]
+
+    def _tell(self, asked: _Asked, now_ms: int) -> None:
+        """Reply to all that was asked about one thing."""
+        if self._remembered(asked, now_ms):
+            return
+        try:
+            check_name(asked.thing_name)
+        except InvalidRequest as error:
+            asked.refuse(error)
+            return
+        asked.sort()
+        asked, later = asked.cut(now_ms)
+        for at_ms in later.listed():
+            try:
+                check_past(at_ms, now_ms)
+            except InvalidRequest as error:
+                later.refuse(error)
+                break
+        for client_no, part in self._speakers(asked):
+            if client_no is None:
+                self._nothing_known(part)
+            else:
+                self._tell_of(client_no, part)
+
+    def _remembered(self, asked: _Asked, now_ms: int) -> bool:
+        """Reply from what an earlier batch read, in any order; False where that does not reach."""
+        asker, name = self._asker, asked.thing_name
+        client_no = asker.client_named(name) if self._lines else None
+        if client_no is None or asker.thing_named(name) is not None or max(asked.listed()) > now_ms:
+            return False
+        line = self._lines.get((name, client_no, asked.known_at))
+        if line is not None:
+            self._nothing_known(line.tell(asked))
+        return line is not None
+
+    def _speakers(self, asked: _Asked) -> Iterator[tuple[int | None, _Asked]]:
+        """Cut questions, ascending, into runs that one client speaks for; None: nobody does."""
+        asker, name, known_at = self._asker, asked.thing_name, asked.known_at
+        instants = asked.listed()
+        if not instants:
+            return
+        thing_no = asker.thing_named(name)
+        if thing_no is None:
+            yield asker.client_named(name), asked
+            return
+        most = ROWS_A_QUESTION * len(instants)
+        borne = asker.bearers_in(thing_no, instants[0], instants[-1], known_at, most=most + 1)
+        if len(borne) > most:
+            borne = [(at_ms, client_of(asker, name, at_ms, known_at)) for at_ms in instants]
+        speaker = client_of(asker, name, instants[0], known_at)
+        for at_ms, client_no in borne:  # the last of those at one instant holds
+            if client_no != speaker:
+                before, asked = asked.cut(at_ms - 1)
+                if before.places:
+                    yield speaker, before
+                speaker = client_no
+        yield speaker, asked
+
+    def _tell_of(self, client_no: int, asked: _Asked) -> None:
+        """Reply to what a client's timeline answers."""
+        asker, name, known_at = self._asker, asked.thing_name, asked.known_at
+        line = self._line(client_no, asked)
+        if line is not None:
+            self._nothing_known(line.tell(asked))
+            return
+        client_id = asker.client_id(client_no)
+        for place in asked.places:
+            at_ms = asked.instants[place]
+            period = asker.in_force(client_no, at_ms, known_at)
+            if period is None:
+                self._nothing_known(asked._replace(places=[place]))
+                continue
+            answer = answer_of(period, thing_name=name, client_id=client_id, at_ms=at_ms, known_at=known_at)
+            asked.replies[place] = Reply(name, at_ms, known_at, answer, None)
+
+    def _nothing_known(self, asked: _Asked) -> None:
+        for place in asked.places:
+            error = nothing_known(self._asker, asked.thing_name, asked.instants[place], asked.known_at)
+            asked._replace(places=[place]).refuse(error)
+
+    def _line(self, client_no: int, asked: _Asked) -> _Line | None:
+        """Read what holds at the instants asked for; None where seeking each of them costs less."""
+        asker, name, known_at = self._asker, asked.thing_name, asked.known_at
+        line = self._lines.get((name, client_no, known_at))
+        if line is not None or len(asked.places) < FEW:
+            return line
+        most = ROWS_A_QUESTION * len(asked.places)
+        first_ms, last_ms = asked.instants[asked.places[0]], asked.instants[asked.places[-1]]
+        whole = not asker.has_more_than(most, client_no, *_ALWAYS)
+        if whole:
+            timeline = asker.timeline(client_no, known_at)
+        elif not asker.has_more_than(most, client_no, first_ms, last_ms):
+            timeline = asker.around(client_no, first_ms, last_ms, known_at)
+        else:
+            return None
+        line = _Line(timeline, asker.watched(known_at), asker.client_id(client_no))
+        if whole:
+            if self._rows + len(timeline) > MOST_ROWS:
+                self._forget()
+            self._rows += len(timeline)
+            self._lines[name, client_no, known_at] = line
+        return line
+
+    def _forget(self) -> None:
+        self._lines.clear()
+        self._rows = 0
+
+
+class _Asked(NamedTuple):
+    """What a batch asks about one thing, as known at one moment."""
+
+    thing_name: str
+    known_at: int
+    places: list[int]  # in the batch
+    instants: list[int]  # of the whole batch
+    replies: list[Reply | None]  # to the whole batch
+
+    def sort(self) -> None:
+        self.places.sort(key=self.instants.__getitem__)
+
+    def listed(self) -> list[int]:
+        """List the instants."""
+        return [self.instants[place] for place in self.places]
+
+    def cut(self, at_ms: int) -> tuple[_Asked, _Asked]:
+        """Part what is asked of instants up to `at_ms` from the rest, once sorted."""
+        if not self.places or self.instants[self.places[-1]] <= at_ms:
+            return self, self._replace(places=[])
+        end = bisect_right(self.places, at_ms, key=self.instants.__getitem__)
+        return self._replace(places=self.places[:end]), self._replace(places=self.places[end:])
+
+    def refuse(self, error: AnswerError) -> None:
+        """Reply with one error to all."""
+        for place in self.places:
+            self.replies[place] = Reply(self.thing_name, self.instants[place], self.known_at, None, error)
+
+
+class _Line:
+    """What a client's timeline says as known at one moment. Each of its answers is made once."""
+
+    def __init__(
+        self, timeline: Sequence[Seen], watched: Sequence[tuple[int, int]] | None, client_id: str
+    ) -> None:
+        self._timeline = timeline
+        self._starts = [seen.at_ms for seen in timeline]
+        self._made: list[tuple[int, int, Answer] | None] = [None] * len(
+            timeline
+        )  # the one given last, by row
+        self._watched = watched
+        self._client_id = client_id
+
+    def tell(self, asked: _Asked) -> _Asked:
+        """Reply to what is asked; gives back what is asked of instants before the first transition."""
+        name, known_at, places, instants, replies = asked
+        starts, made = self._starts, self._made
+        unknown: list[int] = []
+        for place in places:
+            at_ms = instants[place]
+            row = bisect_right(starts, at_ms) - 1
+            if row < 0:
+                unknown.append(place)
+                continue
+            told = made[row]
+            if told is None or not told[0] <= at_ms < told[1]:
+                told = made[row] = self._make(row, at_ms, name, known_at)
+            replies[place] = Reply(name, at_ms, known_at, said_at(told[2], at_ms), None)
+        return asked._replace(places=unknown)
+
+    def _make(self, row: int, at_ms: int, thing_name: str, known_at: int) -> tuple[int, int, Answer]:
+        """Answer at an instant, and say for which `[from_ms, to_ms)` the same holds."""
+        period = period_in(self._timeline[row : row + 2], at_ms, self._watched)
+        answer = answer_of(
+            period, thing_name=thing_name, client_id=self._client_id, at_ms=at_ms, known_at=known_at
+        )
+        to_ms = _ALWAYS[1] if period.to_ms is None else period.to_ms
+        # What is asked of later than known_at is answered otherwise.
+        if at_ms > known_at:
+            return max(period.from_ms, known_at + 1), to_ms, answer
+        return period.from_ms, min(to_ms, known_at + 1), answer
