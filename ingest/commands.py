@@ -64,9 +64,9 @@ def ingest(paths: tuple[str, ...], asked_at: str | None, url: str | None, realm:
         click.echo(json.dumps({"store": masked(place), **{n: getattr(total, n) for n in total.__slots__}}))
     else:
         click.echo(
-            f"{total.read:,} records: {total.events:,} events, {total.stored:,} new, {total.duplicates:,}"
-            f" duplicates, {total.corrections:,} late corrections, {total.ignored:,} ignored (they change no"
-            f" state), {total.quarantined:,} quarantined"
+            f"{total.read:,} records: {total.events:,} events, {total.checks:,} checks, {total.stored:,} new,"
+            f" {total.duplicates:,} duplicates, {total.corrections:,} late corrections, {total.ignored:,} ignored"
+            f" (they change no state), {total.quarantined:,} quarantined"
         )
         click.echo(f"store: {masked(place)}", err=True)
     if faults:

@@ -1,4 +1,4 @@
-"""The commands that ask: at, ask, history, explain; and those that look after a store: db."""
+"""The commands that ask: at, ask, history, explain, fidelity; and those that look after a store: db."""
 
 from __future__ import annotations
 
@@ -291,6 +291,54 @@ def explain(
     return 0
 
 
+@click.command(
+    "fidelity",
+    **described(
+        "Compare what AWS answered to API checks with what this store would have answered just before: counts,"
+        " and every answer that differed. It tells how far the history can be trusted, and finds lost events.",
+        "thingline fidelity --from -7d",
+        "thingline fidelity --json",
+    ),
+)
+@click.option("--from", "from_", metavar="TIME", help="Checks asked from then on.")
+@click.option("--to", metavar="TIME", help="... and before then.")
+@known_at_option
+@store_option
+@realm_option
+@tz_option
+@json_option
+def fidelity(
+    from_: str | None,
+    to: str | None,
+    known_at: str | None,
+    url: str | None,
+    realm: str,
+    tz: str | None,
+    as_json: bool,
+) -> int:
+    from collections import Counter
+
+    from queries.output import compared_json, compared_words, json_line
+
+    outcomes: Counter[str] = Counter()
+    with _history(url, realm, tz) as history:
+        low, high = _moment(history, from_, "from"), _moment(history, to, "to")
+        known_ms = _moment(history, known_at, "known at")
+        for one in history.fidelity(low, high, known_at=known_ms):
+            outcomes[one.outcome.value] += 1
+            if as_json:
+                click.echo(json_line(compared_json(one)))
+            elif one.outcome.value != "same":
+                click.echo(compared_words(one))
+        again = history.repeated(low, high, known_at=known_ms)
+    if not as_json:
+        listed = ", ".join(f"{count:,} {name}" for name, count in outcomes.most_common())
+        click.echo(
+            f"{outcomes.total():,} new answers ({listed or 'none'}), {again:,} repeated what had been said"
+        )
+    return 0
+
+
 @click.group("db", help="Look after a store.")
 def db() -> None:
     pass
@@ -340,4 +388,4 @@ def db_upgrade(url: str | None) -> int:
 db.add_command(db_status)
 db.add_command(db_upgrade)
 
-COMMANDS = (at, ask, history, explain, db)
+COMMANDS = (at, ask, history, explain, fidelity, db)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from queries.fidelity import Compared, compared, repeated
 from queries.many import BATCH, Many
 from queries.many import Question as Question
 from queries.many import Reply as Reply
@@ -29,12 +30,14 @@ from store.answer import (
     is_legal,
     periods,
 )
+from store.checks import UNNAMED
 from store.clock import Clock, system_clock
 from store.engine import Store, open_reader, parse_url
 from store.errors import BadTime, InvalidRequest, ResourceNotFound, UsageError
 from store.identity import Binding, bindings, client_of
-from store.model import DEFAULT_REALM, Session
+from store.model import DEFAULT_REALM, SECOND_MS, Session, State
 from store.packing import session_from, unpack_id
+from store.schema import STATES
 
 
 class ThingPeriod(NamedTuple):
@@ -61,6 +64,7 @@ class Explanation:
     in_force: Seen
     following: Seen | None
     evidence: Sequence[EvidenceSeen]
+    checks: Sequence[CheckSeen]
     believed: Sequence[Seen]  # what was ever believed to hold at the instant, oldest first
 
 
@@ -75,6 +79,18 @@ class EvidenceSeen(NamedTuple):
     session_id: str
     version: int | None
     reason: str | None
+
+
+class CheckSeen(NamedTuple):
+    """An answer of the API as a question finds it; those that repeat it are not listed."""
+
+    asked_ms: int
+    named_ms: int | None  # the instant that it names
+    state: State
+    reason: str | None
+    known_at: int
+    claimed_at: int | None
+    source: str
 
 
 class History:
@@ -275,11 +291,42 @@ class History:
             stamps = {seen.at_ms, seen.timestamp_ms, seen.not_before_ms, seen.not_after_ms}
             if following is not None:
                 stamps |= {following.at_ms, following.timestamp_ms}
-            evidence = _evidence_about(asker, client_no, known_ms, stamps - {None})  # type: ignore[arg-type]
+            known_stamps = [stamp for stamp in stamps if stamp is not None]
+            evidence = _evidence_about(asker, client_no, known_ms, known_stamps)
+            checks = _checks_about(asker, client_no, known_ms, known_stamps)
             believed = asker.believed(client_no, answer.at_ms, known_ms)
         return Explanation(
-            answer=answer, in_force=seen, following=following, evidence=evidence, believed=believed
+            answer=answer,
+            in_force=seen,
+            following=following,
+            evidence=evidence,
+            checks=checks,
+            believed=believed,
         )
+
+    def fidelity(
+        self, from_: Time | None = None, to: Time | None = None, *, known_at: Time | None = None
+    ) -> Iterator[Compared]:
+        """Compare what AWS answered with what we would have, just before: one for each answer that was new.
+
+        Checks asked in `[from_, to)`, by when they were asked. Of those that only repeated an answer,
+        `repeated` tells how many there were: they agreed. Memory: the answers.
+        """
+        low, high = self._window(from_, to)
+        with self._asking(known_at) as (asker, known_ms):
+            yield from compared(asker, low, high, known_ms)
+
+    def repeated(
+        self, from_: Time | None = None, to: Time | None = None, *, known_at: Time | None = None
+    ) -> int:
+        """Count the checks asked in `[from_, to)` that said what had been said before, and agreed with us."""
+        low, high = self._window(from_, to)
+        with self._asking(known_at) as (asker, known_ms):
+            return repeated(asker, low, high, known_ms)
+
+    def _window(self, from_: Time | None, to: Time | None) -> tuple[int, int]:
+        low = -(1 << 61) if from_ is None else self.milliseconds(from_)
+        return low, (1 << 61) if to is None else self.milliseconds(to)
 
     # --- Many ---------------------------------------------------------------------------------------------
 
@@ -337,7 +384,7 @@ def _earliest(a: int | None, b: int | None) -> int | None:
     return b if a is None else a if b is None else min(a, b)
 
 
-def _evidence_about(asker: Asker, client_no: int, known_at: int, stamps: set[int]) -> list[EvidenceSeen]:
+def _evidence_about(asker: Asker, client_no: int, known_at: int, stamps: Sequence[int]) -> list[EvidenceSeen]:
     found: list[EvidenceSeen] = []
     for stamp in sorted(stamps):
         for row in asker.rows("evidence_at", client_no=client_no, at_ms=stamp, known_at=known_at):
@@ -345,6 +392,22 @@ def _evidence_about(asker: Asker, client_no: int, known_at: int, stamps: set[int
             session_id = "" if packed is None else unpack_id(bytes(packed))
             found.append(EvidenceSeen(at_ms, kind, known, claimed_at, source, session_id, version, reason))
     return sorted(found, key=lambda one: (one.known_at, one.at_ms, one.kind))
+
+
+def _checks_about(asker: Asker, client_no: int, known_at: int, stamps: Sequence[int]) -> list[CheckSeen]:
+    """List the answers that name these instants, to about a second, or were asked then and named none."""
+    found: dict[tuple[int, ...], CheckSeen] = {}
+    for stamp in stamps:
+        low, high = stamp - 2 * SECOND_MS, stamp + SECOND_MS
+        for row in asker.rows(
+            "checks_about", client_no=client_no, from_ms=low, to_ms=high, known_at=known_at
+        ):
+            asked_ms, about_ms, named, state, reason, known, claimed_at, source = row
+            named_ms = None if named == UNNAMED else about_ms
+            found[asked_ms, about_ms, known] = CheckSeen(
+                asked_ms, named_ms, STATES[state], reason, known, claimed_at, source
+            )
+    return [found[place] for place in sorted(found)]
 
 
 def open_history(

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from queries.history import EvidenceSeen, Explanation, Reply, ThingPeriod, ThingTransition
+from queries.fidelity import Compared
+from queries.history import CheckSeen, EvidenceSeen, Explanation, Reply, ThingPeriod, ThingTransition
 from queries.times import iso
 from store.answer import Answer, Seen, bounds_of
 from store.errors import AnswerError, ThinglineError
@@ -156,6 +157,35 @@ def evidence_json(one: EvidenceSeen) -> dict[str, Any]:
     }
 
 
+def check_json(one: CheckSeen) -> dict[str, Any]:
+    """Give an answer of the API as `explain` shows it."""
+    return {
+        "askedAt": iso(one.asked_ms),
+        "connected": one.state.connected,
+        "timestamp": _iso(one.named_ms),
+        "disconnectReason": one.reason,
+        "knownAt": iso(one.known_at),
+        "claimedKnownAt": _iso(one.claimed_at),
+        "source": one.source,
+    }
+
+
+def compared_json(one: Compared) -> dict[str, Any]:
+    """Give a line of `fidelity --json`."""
+    return {
+        "clientId": one.client_id,
+        "askedAt": iso(one.asked_ms),
+        "knownAt": iso(one.known_at),
+        "outcome": one.outcome.value,
+        "connected": one.connected,
+        "timestamp": _iso(one.timestamp_ms),
+        "disconnectReason": one.disconnect_reason,
+        "ourConnected": one.our_connected,
+        "ourTimestamp": _iso(one.our_timestamp_ms),
+        "ourDisconnectReason": one.our_disconnect_reason,
+    }
+
+
 def explanation_json(why: Explanation) -> dict[str, Any]:
     """Give the object of `explain --json`."""
     answer = why.answer
@@ -165,6 +195,9 @@ def explanation_json(why: Explanation) -> dict[str, Any]:
         "inForce": seen_json(why.in_force),
         "next": None if why.following is None else seen_json(why.following),
         "evidence": [evidence_json(one) for one in why.evidence],
+        "checks": [check_json(one) for one in why.checks],
+        "confirmedFrom": _iso(why.in_force.confirmed_from_ms),
+        "confirmedUntil": _iso(why.in_force.confirmed_until_ms),
         "believed": [seen_json(one) for one in why.believed],
     }
 
@@ -216,6 +249,23 @@ def session_words(client_id: str, session: Session) -> str:
     )
 
 
+def check_words(one: CheckSeen) -> str:
+    """Say in one line what the API answered."""
+    since = "no instant named" if one.named_ms is None else f"since {iso(one.named_ms)}"
+    reason = f", {safe(one.reason)}" if one.state.connected is False and one.reason else ""
+    state = STATE_WORDS[one.state.connected]
+    said = f"{iso(one.asked_ms)}  API asked: {state}, {since}{reason}"
+    return f"{said}  known {iso(one.known_at)}  from {safe(one.source)}"
+
+
+def compared_words(one: Compared) -> str:
+    """Say in one line where AWS and we differ."""
+    theirs = f"{STATE_WORDS[one.connected]} since {_iso(one.timestamp_ms) or '-'} {safe(one.disconnect_reason or '')}"
+    ours = f"{STATE_WORDS[one.our_connected]} since {_iso(one.our_timestamp_ms) or '-'}"
+    ours += f" {safe(one.our_disconnect_reason or '')}"
+    return f"{iso(one.asked_ms)}  {safe(one.client_id)}  {one.outcome.value}: AWS {theirs.rstrip()}; we {ours.rstrip()}"
+
+
 def explanation_words(why: Explanation) -> str:
     """Say to a person why an answer is what it is."""
     lines = [answer_words(why.answer), "", f"decided by rule '{why.in_force.rule}':"]
@@ -223,6 +273,9 @@ def explanation_words(why: Explanation) -> str:
     if why.following is not None:
         proof = "proven" if why.following.proved_from_ms is not None else "not proven"
         lines += [f"followed by (the stretch before it is {proof}):", "  " + seen_words(why.following)]
+    begins_ms, until_ms = why.in_force.confirmed_from_ms, why.in_force.confirmed_until_ms
+    if begins_ms is not None and until_ms is not None and begins_ms < until_ms:
+        lines.append(f"checks prove it from {iso(begins_ms)} to {iso(until_ms)}, or to what followed")
     lines.append("evidence:")
     lines += [
         f"  {iso(one.at_ms)}  {Kind(one.kind).name.lower():<14}  version "
@@ -230,6 +283,7 @@ def explanation_words(why: Explanation) -> str:
         f"  from {safe(one.source)}"
         for one in why.evidence
     ] or ["  none bears these stamps"]
+    lines += [f"  {check_words(one)}" for one in why.checks]
     lines.append("believed, oldest first:")
     lines += [f"  recorded {iso(seen.recorded_at)}: {seen_words(seen)}" for seen in why.believed]
     return "\n".join(lines)

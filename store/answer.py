@@ -330,6 +330,25 @@ _STATEMENTS: dict[str, str] = {
         FROM evidence e JOIN texts o ON o.text_no = e.source_no LEFT JOIN texts w ON w.text_no = e.reason_no
         WHERE e.at_ms = :at_ms AND e.client_no = :client_no AND e.known_at <= :known_at ORDER BY e.known_at
     """,
+    # Served by the primary key of checks.
+    "checks_about": """
+        SELECT k.asked_ms, k.about_ms, k.named, k.state, w.text, k.known_at, k.claimed_at, o.text
+        FROM checks k JOIN texts o ON o.text_no = k.source_no LEFT JOIN texts w ON w.text_no = k.reason_no
+        WHERE k.client_no = :client_no AND k.about_ms >= :from_ms AND k.about_ms <= :to_ms
+          AND k.known_at <= :known_at
+        ORDER BY k.about_ms, k.asked_ms
+    """,
+    "all_checks": """
+        SELECT k.client_no, c.client_id, k.asked_ms, k.about_ms, k.named, k.state, w.text, k.known_at
+        FROM checks k JOIN clients c ON c.client_no = k.client_no JOIN realms r ON r.realm_no = c.realm_no
+        LEFT JOIN texts w ON w.text_no = k.reason_no
+        WHERE r.name = :realm AND k.asked_ms >= :from_ms AND k.asked_ms < :to_ms AND k.known_at <= :known_at
+        ORDER BY k.asked_ms, c.client_id, k.digest
+    """,
+    "all_sweeps": """
+        SELECT w.asked_ms, w.first_slot, w.slots FROM sweeps w
+        WHERE w.asked_ms >= :from_ms - 16777216 AND w.asked_ms < :to_ms AND w.known_at <= :known_at
+    """,
     "beyond": """
         SELECT x.at_ms FROM transitions x
         WHERE x.client_no = :client_no AND x.at_ms >= :from_ms AND x.at_ms <= :to_ms LIMIT 1 OFFSET :most

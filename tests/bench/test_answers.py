@@ -66,6 +66,9 @@ def beside_exact_keys(url: str, execute: Callable[..., Any], mark: str) -> None:
         with asker.snapshot() as known_at:
             numbers = [asker.client_named(name) or 0 for name, _ in asked]
             sought = list(zip(numbers, (at_ms for _, at_ms in asked), strict=True))
+            seek = [{"client_no": no, "at_ms": at_ms + 1, "known_at": known_at} for no, at_ms in sought]
+            found = microseconds(lambda: [asker.rows("before", **values) for values in seek], ASKED)
+            print(f"  transition in force, store level   {found:8.1f} us  {found / base:5.2f} x")
             found = microseconds(lambda: [asker.in_force(*one, known_at) for one in sought], ASKED)
             print(f"  with its certainty, store level    {found:8.1f} us  {found / base:5.2f} x")
     with open_history(url) as history:

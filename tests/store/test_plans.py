@@ -19,7 +19,7 @@ from tests.builders import T0, connect, disconnect
 BACK = 500 * 86_400_000
 CLIENTS = 3_000
 SESSIONS = 3
-BIG = {"evidence", "transitions", "session_rows", "clients", "things", "confirmations", "sweeps"}
+BIG = {"evidence", "transitions", "session_rows", "clients", "things", "confirmations", "sweeps", "checks"}
 AT = T0 - BACK + 9_000_000
 
 # Every statement that a question about one thing asks.
@@ -37,6 +37,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "beyond": {"client_no": 7, "from_ms": AT, "to_ms": AT + 1_000_000, "most": 100},
     "confirmations": {"client_no": 7, "known_at": T0, "from_ms": AT, "to_ms": AT + 1_000_000},
     "last_slot": {"block_no": 7, "open_at": AT, "known_at": T0, "slot": 3, "none": b"\0\0\0"},
+    "checks_about": {"client_no": 7, "from_ms": AT, "to_ms": AT + 3_000, "known_at": T0},
     "fell": {"client_no": 7, "from_ms": AT, "at_ms": AT + 1_000_000, "known_at": T0},
     "sessions": {"client_no": 7},
     "evidence_at": {"client_no": 7, "at_ms": AT, "known_at": T0},
@@ -56,6 +57,7 @@ SEEKS: dict[str, set[str]] = {
     "beyond": {"client_no", "at_ms"},
     "confirmations": {"client_no", "at_ms"},
     "last_slot": {"block_no", "known_at"},
+    "checks_about": {"client_no", "about_ms"},
     "fell": {"client_no", "at_ms"},
     "sessions": {"client_no"},
     "evidence_at": {"client_no", "at_ms"},
@@ -88,6 +90,23 @@ def confirmations() -> Iterator[dict[str, int]]:
             }
 
 
+def checks() -> Iterator[dict[str, Any]]:
+    for number in range(CLIENTS):
+        for at_ms in range(AT, AT + 3_000, 1_000):
+            yield {
+                "client_no": number,
+                "about_ms": at_ms,
+                "asked_ms": at_ms,
+                "digest": 1,
+                "known_at": at_ms,
+                "source_no": 1,
+                "state": 1,
+                "named": 1,
+                "answer": "{}",
+                "last_asked_ms": at_ms,
+            }
+
+
 def sweeps() -> Iterator[dict[str, Any]]:
     for number in range(20):
         for at_ms in range(AT, AT + 500_000, 1_000):
@@ -108,7 +127,8 @@ def stored(store_url: str, rng: random.Random) -> Iterator[Store]:
     with open_writer(url) as store, Writer(store) as writer:
         writer.write([Learned(event, 0, event.at_ms + 5_000) for event in events], source="test")
         with store.engine.begin() as connection:
-            for name, rows in (("confirmations", confirmations()), ("sweeps", sweeps())):
+            filled = (("confirmations", confirmations()), ("sweeps", sweeps()), ("checks", checks()))
+            for name, rows in filled:
                 connection.execute(metadata.tables[name].insert(), list(rows))
         with store.detached() as driver:
             driver.execute("ANALYZE")
@@ -155,6 +175,7 @@ ALIASES = {
     "c": "clients",
     "t": "things",
     "w": "sweeps",
+    "k": "checks",
 }
 SCAN = re.compile(r"SCAN (\w+)")
 
@@ -194,7 +215,7 @@ def test_the_beginning_of_history_is_read_in_the_order_of_the_key(stored: Store)
 def test_the_statements_that_are_not_about_one_thing_are_all_there_are(stored: Store) -> None:
     """A new statement must be put on one of the lists."""
     assert SEEKS.keys() == VALUES.keys()
-    whole = {"things", "all_clients", "own_names", "watches"}
+    whole = {"things", "all_checks", "all_clients", "all_sweeps", "own_names", "watches"}
     assert VALUES.keys() | FIRST.keys() | whole == prepared("sqlite").keys()
     assert set(metadata.tables) > BIG
 
