@@ -647,7 +647,10 @@ class Asker:
         return None if row is None else self.confirmed([seen_from(row)], client_no, known_at)[0]
 
     def believed(self, client_no: int, at_ms: int, known_at: int, most: int = 50) -> list[Seen]:
-        """List what was believed to hold at an instant, up to `known_at`; oldest first, the newest `most`."""
+        """List what was believed to hold at an instant, from when it came up to `known_at`; oldest first.
+
+        The newest `most`. Before the instant came, whatever held was carried on to it; that is not listed.
+        """
         beliefs: list[Seen] = []
         while len(beliefs) < most:
             seen = self.before(client_no, at_ms + 1, known_at)
@@ -658,7 +661,10 @@ class Asker:
             ((fell_at,),) = self.rows(
                 "fell", client_no=client_no, from_ms=seen.at_ms, at_ms=at_ms, known_at=known_at
             )
-            known_at = max(seen.recorded_at, -1 if fell_at is None else fell_at) - 1
+            believed_from = max(seen.recorded_at, -1 if fell_at is None else fell_at)
+            if believed_from <= at_ms:
+                break
+            known_at = believed_from - 1
         return beliefs
 
     def after(self, client_no: int, at_ms: int, known_at: int) -> tuple[int, int | None] | None:

@@ -84,7 +84,7 @@ def sampled(run: Run) -> Run:
     done = run("ingest", SAMPLE)
     assert (done.code, done.out) == (
         0,
-        "10 records: 10 events, 10 new, 0 duplicates, 1 late corrections, 1 ignored (they change no state),"
+        "10 records: 10 events, 0 checks, 10 new, 0 duplicates, 1 late corrections, 1 ignored (they change no state),"
         " 0 quarantined\n",
     )
     return run
