@@ -141,7 +141,7 @@ class Pending:
     closed_proofs: list[list[Any]] = field(default_factory=list)
     superseded_proofs: list[tuple[int, int, int, int]] = field(default_factory=list)
     asked: dict[int, list[_Asked]] = field(default_factory=dict)  # by client
-    repeated: list[tuple[int, int, int]] = field(default_factory=list)  # client_no, known_at, asked_ms
+    repeated: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # by client: known_at, asked_ms
 
 
 class Writer:
@@ -409,7 +409,7 @@ class Writer:
         if not run.repeats(answer_of(ask.said.body, asked_ms), asked_ms, ask.known_at, client.newest):
             return False
         run.last_asked_ms, run.last_known_at = asked_ms, ask.known_at
-        pending.repeated.append((client.client_no, ask.known_at, asked_ms))
+        pending.repeated.setdefault(client.client_no, []).append((ask.known_at, asked_ms))
         return True
 
     def _holds(self, client: Client, one: _Asked, pending: Pending) -> bool:
@@ -422,7 +422,7 @@ class Writer:
         if (
             client.run is not None
             and client.run.answer == one.answer
-            and any(no == client_no and asked_ms == again_ms for no, _, again_ms in pending.repeated)
+            and any(asked_ms == again_ms for _, again_ms in pending.repeated.get(client_no, ()))
         ):
             return True
         return self._rows.checks.holds(client_no, *one.place, one.digest, one.answer)
@@ -533,12 +533,11 @@ class Writer:
             for one in asked
         ]
         self._rows.many(checks.sql("put_checks"), sorted(rows, key=itemgetter(0, 1, 2)))
-        sweeps = sweep_rows(pending.repeated, source_no)
+        repeated = [(no, *one) for no, asked in pending.repeated.items() for one in asked]
+        sweeps = sweep_rows(repeated, source_no)
         if any(row[1] == mark.last_known_at for row in sweeps):  # a step that an earlier batch began
             begun = checks.taken_sweeps([row[:3] for row in sweeps if row[1] == mark.last_known_at])
-            sweeps = sweep_rows(
-                [*pending.repeated, *(one for row in begun for one in asked_in(row))], source_no
-            )
+            sweeps = sweep_rows([*repeated, *(one for row in begun for one in asked_in(row))], source_no)
         self._rows.many(checks.sql("put_sweeps"), sweeps)
         proofs = [*pending.proofs.values(), *pending.closed_proofs]
         if mark.last_known_at in {row[3] for row in proofs} | {row[0] for row in pending.superseded_proofs}:
@@ -686,7 +685,7 @@ class _StoredHistory:
 
     def checks(self, client_no: int, from_ms: int, to_ms: int) -> list[Check]:
         held = self._writer._rows.checks
-        asked_ms = sorted(asked for no, _, asked in self._pending.repeated if no == client_no)
+        asked_ms = [asked for _, asked in self._pending.repeated.get(client_no, ())]
         kept = held.about(client_no, from_ms, to_ms)
         kept += [
             Kept(one.check, one.answer, one.known_at, one.last_asked_ms)

@@ -20,13 +20,21 @@ from ingest.export import recording
 from ingest.rebuild import rebuild_store
 from ingest.reduce import reduce_events
 from ingest.writer import Counts, Writer
+from queries.history import open_history
 from store.answer import Asker, Seen
 from store.engine import open_reader, open_writer, parse_url
-from store.model import Check, Event, Learned, Transition
+from store.model import Certainty, Check, Event, Learned, Transition
 from tests import oracle
 from tests.builders import observed
+from tests.property.test_oracle_truth import state_at
 from tests.property.test_store_laws import NOW, client_id, cut, transition
-from tests.strategies import History, checked_history, complete_history, with_checks
+from tests.strategies import (
+    History,
+    at_each_boundary,
+    checked_history,
+    complete_history,
+    with_checks,
+)
 
 Evidence = Event | Check
 Told = tuple[Transition, tuple[int, int] | None]
@@ -173,6 +181,27 @@ def test_evidence_delivered_again_changes_nothing(store_url: str, rng: random.Ra
     assert timelines(store_url) == before
 
 
+def test_what_the_store_calls_observed_is_true(store_url: str, rng: random.Random) -> None:
+    """Law 6: whatever was lost, an observed stretch has the true state throughout, and hides no transition."""
+    drawn = [one for one in histories(rng, 700) if one.skew != "wild" and not one.stale and not one.disputed]
+    drawn = [one for one in drawn if one.events or one.checks]
+    ingest(store_url, cut(rng, learned(in_turn(rng, drawn)), 300))
+    observed_periods = 0
+    with open_history(store_url, clock=lambda: NOW) as history:
+        for one in drawn:
+            truth = at_each_boundary(one.truth)
+            for _, client_id, period in history.periods(one.client_id, by_client=True):
+                if period.certainty is not Certainty.OBSERVED:
+                    continue
+                observed_periods += 1
+                assert period.to_ms is not None
+                assert state_at(truth, period.from_ms) is period.seen.state, client_id
+                assert not [missed for missed in truth if period.from_ms < missed.at_ms < period.to_ms], (
+                    client_id
+                )
+    assert observed_periods > 500
+
+
 def test_checks_never_contradict_complete_evidence(store_url: str, rng: random.Random) -> None:
     """Law 5 with checks: where every event was delivered, states, timestamps and reasons stay the truth."""
     drawn = [with_checks(rng, complete_history(rng, client_id(number))) for number in range(300)]
@@ -214,7 +243,7 @@ def test_rebuilding_ends_with_the_same_rows_and_mends_what_was_changed(
     before = timelines(store_url)
     with open_writer(parse_url(store_url)) as store:
         report = rebuild_store(store)
-        assert (report.differing, report.clients) == ([], 100)
+        assert (report.differing, report.clients) == ([], len(before))
         with store.engine.begin() as connection:
             connection.execute(sa.text("UPDATE confirmations SET until_ms = until_ms + 1"))
         assert rebuild_store(store).differing

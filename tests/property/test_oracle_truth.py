@@ -222,14 +222,12 @@ def test_rule_9_a_whole_second_confirms_the_latest_within_it_and_proves_from_its
     assert oracle.proven(rows) == [(T0 + 999, ASKED - oracle.LAG_MS, ON)]
 
 
-def test_rule_9_precise_and_whole_checks_confirm_together_without_a_seam() -> None:
-    precise, whole = said_connected(T0 + MINUTE_MS, T0), said_connected(ASKED, T0, whole=True)
-    [(_, confirmation)] = oracle.reduced([connect(T0)], [precise, whole])
-    assert confirmation == Confirmation(ASKED - oracle.LAG_MS)
-
-
-def test_rule_9_a_precise_check_too_early_to_prove_the_second_leaves_the_seam() -> None:
-    precise, whole = said_connected(T0 + 5, T0), said_connected(ASKED, T0, whole=True)
+@pytest.mark.parametrize("precise_ms", [T0 + 5, T0 + MINUTE_MS])
+def test_rule_9_where_one_of_the_checks_names_a_whole_second_nothing_is_proven_within_it(
+    precise_ms: int,
+) -> None:
+    """However much the precise one proves: as agreeing checks go on, a row of the store must not change."""
+    precise, whole = said_connected(precise_ms, T0), said_connected(ASKED, T0, whole=True)
     [(_, confirmation)] = oracle.reduced([connect(T0)], [precise, whole])
     assert confirmation == Confirmation(ASKED - oracle.LAG_MS, T0 + 999)
 
