@@ -63,8 +63,9 @@ def ingest(paths: tuple[str, ...], asked_at: str | None, url: str | None, realm:
 
         click.echo(json.dumps({"store": masked(place), **{n: getattr(total, n) for n in total.__slots__}}))
     else:
+        stale = f" ({total.stale:,} stale)" if total.stale else ""
         click.echo(
-            f"{total.read:,} records: {total.events:,} events, {total.checks:,} checks, {total.stored:,} new,"
+            f"{total.read:,} records: {total.events:,} events, {total.checks:,} checks{stale}, {total.stored:,} new,"
             f" {total.duplicates:,} duplicates, {total.corrections:,} late corrections, {total.ignored:,} ignored"
             f" (they change no state), {total.quarantined:,} quarantined"
         )

@@ -41,6 +41,8 @@ from store.clock import Clock, system_clock
 from store.engine import Store, translated
 from store.model import (
     DEFAULT_REALM,
+    LAG_MS,
+    SECOND_MS,
     Check,
     Event,
     Identity,
@@ -71,6 +73,7 @@ class Counts:
     ignored: int = 0  # evidence that can change no state: connect_failed, subscriptions, registry, errors
     checks: int = 0  # API checks that spoke of a connection
     repeated: int = 0  # ... and said what the one before had said, so that no row was needed
+    stale: int = 0  # ... and named an instant older than the newest transition held, long after that
     transitions: int = 0  # rows written
     corrections: int = 0  # rows superseded by evidence that came late
     conflicts: int = 0  # copies that contradicted what was held of their session
@@ -397,6 +400,7 @@ class Writer:
             for one in asked:
                 if client.run is run or client.run is None or one.check != client.run.check:
                     one.last_asked_ms = one.check.asked_ms
+            counts.stale += sum(_is_stale(one.check, client.newest) for one in asked)
             pending.asked.setdefault(client.client_no, []).extend(asked)
             record_step(client.client_no, known_at, folded, pending, self._text)
         return known_at
@@ -794,6 +798,13 @@ def said_in(
         elif from_ms <= about_ms <= to_ms and last_asked_ms is not None:
             found.append(check._replace(asked_ms=last_asked_ms))
     return found
+
+
+def _is_stale(check: Check, newest: Newest | None) -> bool:
+    """Tell whether the API was behind: it named an older instant than it should have known by then."""
+    if newest is None or check.named_ms is None or newest.timestamp_ms is None:
+        return False
+    return check.named_ms + 2 * SECOND_MS < newest.timestamp_ms and newest.at_ms < check.asked_ms - LAG_MS
 
 
 def _client_of(evidence: Event | Observation | Watch) -> str | None:

@@ -14,9 +14,9 @@ import msgspec
 from queries.fidelity import Compared
 from queries.history import CheckSeen, EvidenceSeen, Explanation, Reply, ThingPeriod, ThingTransition
 from queries.times import iso
-from store.answer import Answer, Seen, bounds_of
+from store.answer import Answer, LastKnown, Seen, bounds_of, last_known
 from store.errors import AnswerError, ThinglineError
-from store.model import Kind, Session
+from store.model import Kind, Session, State
 
 _encode = msgspec.json.Encoder().encode
 
@@ -80,12 +80,17 @@ def reply_json(reply: Reply) -> dict[str, Any]:
             "notAfter": _iso(answer.not_after_ms),
         }
         if answer.last_known is not None:
-            value["lastKnown"] = {
-                "connected": answer.last_known.connected,
-                "timestamp": _iso(answer.last_known.timestamp_ms),
-                "disconnectReason": answer.last_known.disconnect_reason,
-            }
+            value["lastKnown"] = last_known_json(answer.last_known)
     return value
+
+
+def last_known_json(last: LastKnown) -> dict[str, Any]:
+    """Give the last answer that was known, where the present one is not."""
+    return {
+        "connected": last.connected,
+        "timestamp": _iso(last.timestamp_ms),
+        "disconnectReason": last.disconnect_reason,
+    }
 
 
 def period_json(one: ThingPeriod) -> dict[str, Any]:
@@ -95,7 +100,7 @@ def period_json(one: ThingPeriod) -> dict[str, Any]:
     not_before_ms, not_after_ms = bounds_of(seen)
     if certainty.value == "inferred":
         not_after_ms = one.period.to_ms
-    return {
+    value: dict[str, Any] = {
         "thingName": one.thing_name,
         "clientId": one.client_id,
         "from": iso(one.period.from_ms),
@@ -107,6 +112,9 @@ def period_json(one: ThingPeriod) -> dict[str, Any]:
         "notBefore": _iso(not_before_ms) if known else None,
         "notAfter": _iso(not_after_ms) if known else None,
     }
+    if not known and seen.state is not State.UNKNOWN:
+        value["lastKnown"] = last_known_json(last_known(seen))
+    return value
 
 
 def seen_json(seen: Seen) -> dict[str, Any]:

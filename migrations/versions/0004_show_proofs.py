@@ -52,6 +52,9 @@ def unproven(begins: str, ends: str, *, named: bool = False) -> str:
         "certainty",
         "not_before_ms",
         "not_after_ms",
+        "last_known_state",
+        "last_known_timestamp_ms",
+        "last_known_reason",
     )
     from_ms = f"LATER({begins}, g.from_ms)"
     to_ms = (
@@ -69,6 +72,9 @@ def unproven(begins: str, ends: str, *, named: bool = False) -> str:
         "CASE WHEN g.watched = 1 THEN 'inferred' ELSE 'unknown' END",
         "CASE WHEN g.watched = 1 THEN coalesce(s.not_before_ms, s.timestamp_ms) END",
         f"CASE WHEN g.watched = 1 THEN {to_ms} END",
+        "CASE WHEN g.watched = 0 THEN CASE s.state WHEN 1 THEN 'connected' ELSE 'disconnected' END END",
+        "CASE WHEN g.watched = 0 THEN s.timestamp_ms END",
+        "CASE WHEN g.watched = 0 THEN w.text END",
     )
     listed = ", ".join(
         f"{column} AS {name}" if named else column for column, name in zip(columns, names, strict=True)
@@ -90,7 +96,8 @@ def proven(begins: str, ends: str, where: str) -> str:
         CASE s.state WHEN 1 THEN 'connected' WHEN 0 THEN 'disconnected' ELSE 'unknown' END,
         s.timestamp_ms, w.text,
         CASE WHEN s.state = 2 THEN 'unknown' ELSE 'observed' END,
-        coalesce(s.not_before_ms, s.timestamp_ms), coalesce(s.not_after_ms, s.timestamp_ms)
+        coalesce(s.not_before_ms, s.timestamp_ms), coalesce(s.not_after_ms, s.timestamp_ms),
+        CAST(NULL AS text), CAST(NULL AS bigint), CAST(NULL AS text)
     FROM realms m CROSS JOIN clients c CROSS JOIN stretches s
     LEFT JOIN texts w ON w.text_no = s.reason_no
     WHERE c.realm_no = m.realm_no AND s.client_no = c.client_no AND {where}

@@ -36,12 +36,16 @@ def in_python(url: str) -> list[tuple[Any, ...]]:
                     seen.timestamp_ms if known else None,
                     seen.reason if known else None,
                     certainty,
+                    state if not known and state != "unknown" else None,
+                    seen.timestamp_ms if not known else None,
+                    seen.reason if not known else None,
                 )
             )
     return sorted(found, key=repr)
 
 
-PERIODS = "SELECT client_id, from_ms, to_ms, state, timestamp_ms, disconnect_reason, certainty FROM periods"
+PERIODS = "SELECT client_id, from_ms, to_ms, state, timestamp_ms, disconnect_reason, certainty,"
+PERIODS += " last_known_state, last_known_timestamp_ms, last_known_reason FROM periods"
 
 
 def test_periods_are_those_of_python(store_url: str, rng: random.Random) -> None:

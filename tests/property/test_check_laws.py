@@ -25,7 +25,7 @@ from store.answer import Asker, Seen
 from store.engine import open_reader, open_writer, parse_url
 from store.model import Certainty, Check, Event, Learned, Transition
 from tests import oracle
-from tests.builders import observed
+from tests.builders import CLIENT, T0, connect, disconnect, observed, said_connected, said_disconnected
 from tests.property.test_oracle_truth import state_at
 from tests.property.test_store_laws import NOW, client_id, cut, transition
 from tests.strategies import (
@@ -179,6 +179,23 @@ def test_evidence_delivered_again_changes_nothing(store_url: str, rng: random.Ra
     counts = ingest(store_url, cut(rng, learned(again), 300), NOW + 1_000_000)
     assert (counts.stored, counts.transitions) == (0, 0)
     assert timelines(store_url) == before
+
+
+def test_a_stale_answer_changes_nothing_and_is_counted(sqlite_store_url: str) -> None:
+    told: list[Evidence] = [
+        connect(T0, session="a", version=1),
+        disconnect(T0 + 60_000, session="a", version=1),
+        connect(T0 + 120_000, session="b", version=2),
+        said_connected(T0 + 900_000, T0 + 120_000),
+    ]
+    ingest(sqlite_store_url, [[each] for each in learned(told)])
+    before = timelines(sqlite_store_url)
+    stale = [said_connected(T0 + 960_000, T0), said_disconnected(T0 + 970_000, T0 + 60_000)]
+    counts = ingest(sqlite_store_url, [[each] for each in learned(stale)])
+    assert (counts.stale, counts.transitions, counts.corrections) == (2, 0, 0)
+    after = timelines(sqlite_store_url)
+    assert [row for row, _ in after[CLIENT]] == [row for row, _ in before[CLIENT]]
+    assert after[CLIENT][-1] == before[CLIENT][-1]
 
 
 def test_what_the_store_calls_observed_is_true(store_url: str, rng: random.Random) -> None:
