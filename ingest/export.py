@@ -50,17 +50,19 @@ def _checks(answers: Iterator[Any], sweeps: Iterator[Any]) -> Iterator[tuple[int
     told = ((row[0], 0, row) for row in answers)
     swept = ((row[1], 1, row) for row in sweeps)
     for known_at, group in groupby(merge(told, swept, key=_known_at), key=_known_at):
-        asked: list[tuple[int, int, int]] = []
-        for _, is_sweep, row in group:
+        said: list[tuple[int, str, str]] = []
+        rows = [(is_sweep, row) for _, is_sweep, row in group]
+        # What a sweep repeats was known before it, and so before what was told in the same moment.
+        for is_sweep, row in rows:
             if is_sweep:
-                asked += asked_in(row)
-                continue
-            _, client_no, client_id, asked_ms, answer, last_asked_ms = row
-            if last_asked_ms is None or last_asked_ms > asked_ms:
-                repeating[client_no] = client_id, answer
-            yield known_at, Observation("check", client_id, asked_ms, body_of(answer, asked_ms))
-        again = sorted((asked_ms, *repeating[client_no]) for client_no, _, asked_ms in asked)
-        for asked_ms, client_id, answer in again:
+                said += [(asked_ms, *repeating[client_no]) for client_no, _, asked_ms in asked_in(row)]
+        for is_sweep, row in rows:
+            if not is_sweep:
+                _, client_no, client_id, asked_ms, answer, last_asked_ms = row
+                said.append((asked_ms, client_id, answer))
+                if last_asked_ms is None or last_asked_ms > asked_ms:
+                    repeating[client_no] = client_id, answer
+        for asked_ms, client_id, answer in sorted(said):
             yield known_at, Observation("check", client_id, asked_ms, body_of(answer, asked_ms))
 
 

@@ -47,7 +47,8 @@ together (`Doubt`) proves none of the first two, and a disconnect that named no 
 Checks. What counts is which instant an answer names. Held in the same state to the millisecond (or, where AWS
 gave whole seconds, within the second): confirmed. Held within a second otherwise: the same transition, but no
 proof. Else it was missed: a named connect is a session of its own, a named disconnect ends the session that is
-current (rule check-named). A confirmation proves the stretch from its row up to the asking less LAG, and never
+current (rule check-named), if the API did not take it back by naming an earlier connect when it was asked later.
+A confirmation proves the stretch from its row up to the asking less LAG, and never
 past the next row. An answer without an instant makes a row at the asking, bounded by the last proof (check-laid).
 
 Before a client's first evidence nothing is said of it; between its first evidence (of any kind) and its first
@@ -498,8 +499,9 @@ _Half = tuple[int, str, bool, int, int]  # stamp, session id, version missing, v
 class _Confirming:
     """Sessions while facts are laid beside them, by index; `said` runs beside `sessions`."""
 
-    def __init__(self, sessions: Sequence[Session], doubts: Doubts) -> None:
+    def __init__(self, sessions: Sequence[Session], doubts: Doubts, facts: Iterable[Fact]) -> None:
         self.sessions = list(sessions)
+        self._said_on = sorted((f.named_ms, f.last_asked_ms) for f in facts if f.state is _CONNECTED)
         self.said = [_UNSAID] * len(self.sessions)
         self._doubts = doubts
         self._connects = [
@@ -508,7 +510,8 @@ class _Confirming:
             if session.connect_ms is not None
         ]
         self._connects.sort()
-        self._ends: list[_Half] | None = None  # of those disconnects that have a row; None: not known
+        # Of those disconnects that have a row, or whose stamp alone the next connect overtook; None: not known.
+        self._ends: list[_Half] | None = None
         self._placed: list[Placed] = []
 
     def lay(self, fact: Fact) -> None:
@@ -518,8 +521,21 @@ class _Confirming:
         index = _latest(halves, fact.named_ms, fact.named_ms + spread_ms)
         if index is not None:
             self._prove(index, fact)
-        elif _latest(halves, fact.named_ms - _NEAR_MS, fact.named_ms + spread_ms + _NEAR_MS) is None:
+        elif _latest(
+            halves, fact.named_ms - _NEAR_MS, fact.named_ms + spread_ms + _NEAR_MS
+        ) is None and not self._withdrawn(fact):
             self._add(fact)
+
+    def _withdrawn(self, fact: Fact) -> bool:
+        """Tell whether the API, asked later, said that what holds is a connect up to SKEW before this end.
+
+        Stamps contradict the order then: the end was of the session before.
+        """
+        if fact.state is _CONNECTED:
+            return False
+        first = bisect_left(self._said_on, (fact.named_ms - SKEW_MS,))
+        last = bisect_left(self._said_on, (fact.named_ms + 1,))
+        return any(asked_ms > fact.last_asked_ms + LAG_MS for _, asked_ms in self._said_on[first:last])
 
     def _rows_of_ends(self) -> list[_Half]:
         if self._ends is None:
@@ -530,7 +546,7 @@ class _Confirming:
                 for a, b in zip_longest(self._placed, self._placed[1:])
                 if a.session.disconnect_ms is not None
                 and a.session.reason != DUPLICATE_CLIENTID
-                and (b is None or a.end_ms is None or a.end_ms < b.start_ms)
+                and (b is None or a.end_ms is None or a.end_ms <= b.start_ms + SKEW_MS)
             )
         return self._ends
 
@@ -597,8 +613,9 @@ def confirmed(
     Connects before disconnects, those to the millisecond before whole seconds, ascending: so the same
     whenever each arrived. Adds to `doubts` the ends that only checks tell.
     """
-    laying = _Confirming(sessions, doubts)
-    for fact in sorted(facts, key=_in_turn):
+    ordered = sorted(facts, key=_in_turn)
+    laying = _Confirming(sessions, doubts, ordered)
+    for fact in ordered:
         laying.lay(fact)
     return laying.sessions, {
         session: said

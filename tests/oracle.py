@@ -122,7 +122,7 @@ def reduced(events: Sequence[Event], checks: Sequence[Check]) -> list[Reported]:
     for fact in facts(telling, State.CONNECTED):
         sessions = name_connect(sessions, fact)
     for fact in facts(telling, State.DISCONNECTED):
-        sessions = name_disconnect(sessions, fact)
+        sessions = name_disconnect(sessions, fact, facts(telling, State.CONNECTED))
     rows = begin(events, checks, transitions(settle(place(in_order(sessions)))))
     for check in unnamed(telling):
         rows = lay(rows, check)
@@ -672,10 +672,12 @@ def name_connect(sessions: list[Session], fact: Fact) -> list[Session]:
     return [*sessions, Session(connect_ms=fact.named_ms, connect_fact=fact, connect_facts=(fact,))]
 
 
-def name_disconnect(sessions: list[Session], fact: Fact) -> list[Session]:
+def name_disconnect(sessions: list[Session], fact: Fact, connects: Sequence[Fact]) -> list[Session]:
     """Let a named disconnect confirm the session that has it, or end the one current then, or stand alone.
 
-    Held are the disconnects that have a transition, and are not of takeovers. Not held, it is handled like a
+    Held are the disconnects that have a transition, or that the next connect overtook by SKEW at most, and that
+    are not of takeovers. Not held, and a named connect within SKEW before it was what the API told when it was
+    asked more than LAG later: the stamps contradict the order, and nothing follows. Else it is handled like a
     disconnect without id and version: it ends the session that is current just before its stamp (of whole
     seconds: before the end of the second), and where that has no connect, or ended before, it stands alone.
     The smaller of two disconnects wins. Which session it ends is a guess, so that nothing follows from it.
@@ -684,7 +686,9 @@ def name_disconnect(sessions: list[Session], fact: Fact) -> list[Session]:
     in_force = [
         one.session
         for one, following in itertools.zip_longest(settled, settled[1:])
-        if one.end_ms is not None and not one.is_duplicate and ends_before(one, following)
+        if one.end_ms is not None
+        and not one.is_duplicate
+        and (following is None or one.end_ms <= following.start_ms + SKEW_MS)
     ]
     stamps = [
         session.end[0] if session.end and any(one is session for one in in_force) else None
@@ -696,6 +700,11 @@ def name_disconnect(sessions: list[Session], fact: Fact) -> list[Session]:
         confirmed = replace(session, end_facts=(*session.end_facts, fact))
         return [*sessions[:position], confirmed, *sessions[position + 1 :]]
     if is_held_nearly(stamps, fact):
+        return sessions
+    if any(
+        0 <= fact.named_ms - other.named_ms <= SKEW_MS and other.asked_ms > fact.asked_ms + LAG_MS
+        for other in connects
+    ):
         return sessions
     end = (fact.named_ms, fact.reason)
     before_ms = fact.latest_ms + 1 if fact.whole else fact.named_ms

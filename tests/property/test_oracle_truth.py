@@ -300,6 +300,15 @@ def test_rule_9_the_disconnect_of_a_takeover_is_not_the_one_that_a_check_names()
     assert told(rows) == [(0, ON, 0, "connect"), (59_500, OFF, 59_500, "check-named")]
 
 
+def test_rule_9_an_end_that_a_later_answer_takes_back_is_of_the_session_before() -> None:
+    """Stamps contradict the order: the connect that came after it is stamped before it."""
+    end = said_disconnected(T0 + 2 * MINUTE_MS + 1_000, T0 + 2 * MINUTE_MS)
+    begun = connect(T0 + MINUTE_MS)
+    assert oracle.timeline([begun], [end])[-1].state is State.DISCONNECTED
+    asked = said_connected(ASKED, T0 + MINUTE_MS)
+    assert [row.rule for row in oracle.timeline([begun], [end, asked])] == ["connect"]
+
+
 def test_rule_9_of_checks_that_name_one_instant_the_smallest_reason_counts() -> None:
     reasons = ("NEW", None, "CLIENT_ERROR")
     rows = oracle.reduced([], [said_disconnected(ASKED, T0, reason=reason) for reason in reasons])
