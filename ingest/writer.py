@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -129,6 +129,14 @@ def _asked(ask: _Ask) -> _Asked | None:
     return _Asked(check, answer, digest(ask.said), ask.known_at, ask.claimed_at, None)
 
 
+class _Again(NamedTuple):
+    """A check that repeats an answer."""
+
+    known_at: int
+    asked_ms: int
+    answer: str
+
+
 _Other = tuple[int, int | None, Observation | Watch]
 
 
@@ -144,7 +152,7 @@ class Pending:
     closed_proofs: list[list[Any]] = field(default_factory=list)
     superseded_proofs: list[tuple[int, int, int, int]] = field(default_factory=list)
     asked: dict[int, list[_Asked]] = field(default_factory=dict)  # by client
-    repeated: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # by client: known_at, asked_ms
+    repeated: dict[int, list[_Again]] = field(default_factory=dict)  # by client
 
 
 class Writer:
@@ -413,7 +421,7 @@ class Writer:
         if not run.repeats(answer_of(ask.said.body, asked_ms), asked_ms, ask.known_at, client.newest):
             return False
         run.last_asked_ms, run.last_known_at = asked_ms, ask.known_at
-        pending.repeated.setdefault(client.client_no, []).append((ask.known_at, asked_ms))
+        pending.repeated.setdefault(client.client_no, []).append(_Again(ask.known_at, asked_ms, run.answer))
         return True
 
     def _holds(self, client: Client, one: _Asked, pending: Pending) -> bool:
@@ -423,11 +431,7 @@ class Writer:
             return False
         if any(one.digest == other.digest for other in pending.asked.get(client_no, ())):
             return True
-        if (
-            client.run is not None
-            and client.run.answer == one.answer
-            and any(asked_ms == again_ms for _, again_ms in pending.repeated.get(client_no, ()))
-        ):
+        if any((asked_ms, one.answer) == again[1:] for again in pending.repeated.get(client_no, ())):
             return True
         return self._rows.checks.holds(client_no, *one.place, one.digest, one.answer)
 
@@ -537,7 +541,9 @@ class Writer:
             for one in asked
         ]
         self._rows.many(checks.sql("put_checks"), sorted(rows, key=itemgetter(0, 1, 2)))
-        repeated = [(no, *one) for no, asked in pending.repeated.items() for one in asked]
+        repeated = [
+            (no, one.known_at, one.asked_ms) for no, asked in pending.repeated.items() for one in asked
+        ]
         sweeps = sweep_rows(repeated, source_no)
         if any(row[1] == mark.last_known_at for row in sweeps):  # a step that an earlier batch began
             begun = checks.taken_sweeps([row[:3] for row in sweeps if row[1] == mark.last_known_at])
@@ -689,7 +695,7 @@ class _StoredHistory:
 
     def checks(self, client_no: int, from_ms: int, to_ms: int) -> list[Check]:
         held = self._writer._rows.checks
-        asked_ms = [asked for _, asked in self._pending.repeated.get(client_no, ())]
+        asked_ms = [again.asked_ms for again in self._pending.repeated.get(client_no, ())]
         kept = held.about(client_no, from_ms, to_ms)
         kept += [
             Kept(one.check, one.answer, one.known_at, one.last_asked_ms)
