@@ -158,13 +158,17 @@ def _selftest(url: str, choices: Any) -> dict[str, Any]:
     from ingest.usual import Usual
     from ingest.writer import Writer
     from queries.history import open_history
+    from queries.reports import status
     from store.answer import bounds_of
     from store.clock import system_clock
     from store.engine import open_writer, parse_url
+    from store.errors import UsageError
     from store.model import Certainty, Learned
 
     simulated, usual = simulate(choices), Usual()
     with open_writer(parse_url(url)) as store, Writer(store) as writer:
+        if status(store)["clients"]:
+            raise UsageError("The store must be new, or what it holds would be compared with another truth.")
         records = decode_stream(simulated.lines(), now=system_clock)
         while batch := list(islice(records, BATCH)):
             writer.write(batch, source="selftest")

@@ -25,14 +25,14 @@ from store.options import described, json_option, realm_option, store_option
         "thingline ingest events.ndjson.gz",
         "thingline ingest firehose/2026/11/",
         "aws s3 cp s3://bucket/key - | thingline ingest -",
-        'aws iot get-thing-connectivity-data --thing-name T | thingline ingest --asked-at "$(date -u +%FT%TZ)" -',
+        "aws iot get-thing-connectivity-data --thing-name T | thingline ingest --asked-at now -",
     ),
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
     "--asked-at",
     metavar="TIME",
-    help="When AWS was asked for results that do not say it themselves: ISO 8601 with a zone, or epoch s or ms."
+    help="When AWS was asked for results that do not say it themselves: now, ISO 8601 with a zone, or epoch s or ms."
     " Without it a result counts as asked at the instant that it names, and proves no more than that.",
 )
 @store_option
@@ -79,9 +79,11 @@ def _asked_ms(text: str) -> int:
     """Read --asked-at as epoch ms. Raises BadTime for what is no instant, or not one yet."""
     from ingest.stamps import FAR_FUTURE_MS, stamp_ms
 
+    if text == "now":
+        return system_clock()
     asked_ms = stamp_ms(text)
     if asked_ms is None:
-        raise BadTime(f"--asked-at {text!r} is not a time; give ISO 8601 with a zone, or epoch s or ms.")
+        raise BadTime(f"--asked-at {text!r} is not a time; give now, ISO 8601 with a zone, or epoch s or ms.")
     if asked_ms > system_clock() + FAR_FUTURE_MS:
         raise BadTime(f"--asked-at {text!r} lies in the future; give the time at which AWS was asked.")
     return asked_ms

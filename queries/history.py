@@ -114,7 +114,8 @@ class History:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; what is being read ends there."""
+        self._asker.close()
         self._held.close()
         self._store.close()
 

@@ -290,8 +290,10 @@ def explanation_words(why: Explanation) -> str:
         f"{'-' if one.version is None else one.version}  {safe(one.reason)}  known {iso(one.known_at)}"
         f"  from {safe(one.source)}"
         for one in why.evidence
-    ] or ["  none bears these stamps"]
+    ]
     lines += [f"  {check_words(one)}" for one in why.checks]
+    if not why.evidence and not why.checks:
+        lines.append("  none bears these stamps")
     lines.append("believed, oldest first:")
     lines += [f"  recorded {iso(seen.recorded_at)}: {seen_words(seen)}" for seen in why.believed]
     return "\n".join(lines)

@@ -18,6 +18,8 @@ def status(store: Store) -> dict[str, Any]:
         "clients": schema.clients,
         "evidence": schema.evidence,
         "observations": schema.observations,
+        "checks": schema.checks,
+        "sweeps": schema.sweeps,
         "sessions": schema.session_rows,
         "transitions": schema.transitions,
         "quarantine": schema.quarantine,

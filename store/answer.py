@@ -414,6 +414,7 @@ class Asker:
         self._is_sqlite = is_sqlite
         self._sql = prepared("sqlite" if is_sqlite else "postgresql")
         self.realm = realm
+        self._closed = False
         self._clients: dict[str, int] = {}
         self._client_ids: dict[int, str] = {}
         self._things: dict[str, int] = {}
@@ -465,8 +466,13 @@ class Asker:
         self._watched.clear()
 
     def end(self) -> None:
-        """End the snapshot."""
-        self._execute("COMMIT")
+        """End the snapshot; the connection may have been closed under it, by whoever had heard enough."""
+        if not self._closed:
+            self._execute("COMMIT")
+
+    def close(self) -> None:
+        """Ask no more: the connection is about to be closed."""
+        self._closed = True
 
     def _row(self, statement: str, **values: Any) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._execute(self._sql[statement], values).fetchone()

@@ -90,7 +90,10 @@ def observed(check: Check) -> Observation:
     body["thingName"] = check.client_id
     if check.named_ms is not None and not check.whole:
         body["api"] = "SearchIndex"
-        body["response"] = {"connectivity": {**said, "timestamp": check.named_ms}, "thingName": check.client_id}
+        body["response"] = {
+            "connectivity": {**said, "timestamp": check.named_ms},
+            "thingName": check.client_id,
+        }
     else:
         if check.named_ms is not None:
             said["timestamp"] = check.named_ms // 1000

@@ -198,3 +198,12 @@ def test_what_simulate_writes_is_read_without_a_remainder_and_its_truth_too(
     assert json.loads(lines.splitlines()[0]) == {"thingline": "recording", "version": 1}
     typed("simulate", *chosen, str(recording))
     assert recording.read_bytes() == packed, "equal choices give equal bytes"
+
+
+def test_the_store_that_is_kept_must_be_new(
+    typed: Typed, sqlite_store_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--things", "3", "--days", "0.5", "--store", sqlite_store_url)
+    assert typed("selftest", *small)[0] == 0
+    assert thingline.main(["selftest", *small, "--seed", "2"]) == 2
+    assert "must be new" in capfd.readouterr().err

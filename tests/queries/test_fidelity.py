@@ -98,3 +98,13 @@ def test_every_check_of_a_fleet_is_compared_or_counted_as_repeating(store_url: s
     assert found.total() + again == counts.checks == simulated.tally.checks
     assert counts.repeated == again > 0.8 * counts.checks
     assert found[Outcome.SAME] > 10 * found[Outcome.STATE] > 0
+
+
+def test_who_has_heard_enough_may_close_the_history_before_the_answer_ends(store_url: str) -> None:
+    """As a pipe into `head` does."""
+    outcomes(store_url, ON, OFF, said_disconnected(ASKED, OFF.at_ms))
+    history = open_history(store_url, clock=lambda: ASKED * 2)
+    periods = history.all_periods()
+    next(periods)
+    history.close()
+    periods.close()

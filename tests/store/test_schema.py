@@ -106,14 +106,14 @@ def test_on_sqlite_they_write_the_same_statements(sqlite_store_url: str) -> None
         assert [name for name, text in found.items() if "strict" not in text.rpartition(")")[2]] == []
         clustered = {name for name, text in found.items() if "without rowid" in text.rpartition(")")[2]}
         assert clustered == {
-                "evidence",
-                "observations",
-                "watches",
-                "transitions",
-                "checks",
-                "sweeps",
-                "confirmations",
-            }
+            "evidence",
+            "observations",
+            "watches",
+            "transitions",
+            "checks",
+            "sweeps",
+            "confirmations",
+        }
 
 
 def test_the_newest_migration_is_the_revision_that_the_engine_asks_for(store_url: str) -> None:
