@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from ingest.fold import Client, Run, Told, Window, fold
 from ingest.reduce import stamp_of
-from ingest.writer import Pending, record_step, said_in
+from ingest.sweeps import said_in
+from ingest.writer import Pending, record_step
 from store.checks import CheckRows, Kept
 from store.engine import Store, translated
 from store.model import Check, Event, Identity, Session

@@ -9,17 +9,14 @@ sessions or transitions.
 from __future__ import annotations
 
 import gc
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
-
-from ingest.checks import check_of
+from ingest.digest import digest
 from ingest.fold import (
     STRAY_TAIL,
     TAIL,
@@ -35,14 +32,23 @@ from ingest.fold import (
     fold,
 )
 from ingest.reduce import SKEW_MS, identity, session_of, stamp_of
-from ingest.sweeps import answer_of, asked_in, sweep_rows
+from ingest.sweeps import (
+    Again,
+    Ask,
+    Asked,
+    answer_of,
+    asked_in,
+    asked_of,
+    client_of,
+    is_stale,
+    said_in,
+    sweep_rows,
+)
 from store.checks import NAMED, UNNAMED, WHOLE, Kept
 from store.clock import Clock, system_clock
 from store.engine import Store, translated
 from store.model import (
     DEFAULT_REALM,
-    LAG_MS,
-    SECOND_MS,
     Check,
     Event,
     Identity,
@@ -94,49 +100,6 @@ class _Step:
     event: Event
 
 
-@dataclass(slots=True)
-class _Ask:
-    """One check on its way into the store."""
-
-    known_at: int
-    claimed_at: int | None
-    said: Observation
-
-
-@dataclass(slots=True)
-class _Asked:
-    """An answer that is to have a row of its own."""
-
-    check: Check
-    answer: str
-    digest: int
-    known_at: int
-    claimed_at: int | None
-    last_asked_ms: int | None
-
-    @property
-    def place(self) -> tuple[int, int]:
-        check = self.check
-        return check.asked_ms if check.named_ms is None else check.named_ms, check.asked_ms
-
-
-def _asked(ask: _Ask) -> _Asked | None:
-    """Read a check that is to have a row of its own; None where it says nothing of a connection."""
-    check = check_of(ask.said)
-    if check is None:
-        return None
-    answer = answer_of(ask.said.body, check.asked_ms)
-    return _Asked(check, answer, digest(ask.said), ask.known_at, ask.claimed_at, None)
-
-
-class _Again(NamedTuple):
-    """A check that repeats an answer."""
-
-    known_at: int
-    asked_ms: int
-    answer: str
-
-
 _Other = tuple[int, int | None, Observation | Watch]
 
 
@@ -151,8 +114,8 @@ class Pending:
     proofs: dict[tuple[int, int, int], list[Any]] = field(default_factory=dict)  # confirmations, alike
     closed_proofs: list[list[Any]] = field(default_factory=list)
     superseded_proofs: list[tuple[int, int, int, int]] = field(default_factory=list)
-    asked: dict[int, list[_Asked]] = field(default_factory=dict)  # by client
-    repeated: dict[int, list[_Again]] = field(default_factory=dict)  # by client
+    asked: dict[int, list[Asked]] = field(default_factory=dict)  # by client
+    repeated: dict[int, list[Again]] = field(default_factory=dict)  # by client
 
 
 class Writer:
@@ -206,7 +169,7 @@ class Writer:
         learned = [item for item in batch if isinstance(item, Learned)]
         source_no = self._number_texts(learned, source)
         clients = self._load_clients(
-            {client_id for item in learned if (client_id := _client_of(item.evidence)) is not None}
+            {client_id for item in learned if (client_id := client_of(item.evidence)) is not None}
         )
         newest = max((client.last_known_at or 0 for client in clients.values()), default=0)
         live_ms = max(now, mark.last_known_at + 1, newest + 1)
@@ -216,7 +179,7 @@ class Writer:
         counts = Counts(read=len(batch))
         pending = Pending()
         steps: dict[str, list[_Step]] = {}
-        asks: dict[str, list[_Ask]] = {}
+        asks: dict[str, list[Ask]] = {}
         others: list[_Other] = []
         for item in learned:
             known_at, claimed_at = moments.of(item.known_at_ms)
@@ -225,12 +188,12 @@ class Writer:
                 steps.setdefault(evidence.client_id, []).append(_Step(known_at, claimed_at, evidence))
                 continue
             assert not isinstance(evidence, Event)
-            client_id = _client_of(evidence)
+            client_id = client_of(evidence)
             if client_id is None:
                 others.append((known_at, claimed_at, evidence))
             else:
                 assert isinstance(evidence, Observation)
-                asks.setdefault(client_id, []).append(_Ask(known_at, claimed_at, evidence))
+                asks.setdefault(client_id, []).append(Ask(known_at, claimed_at, evidence))
         self._fold_all(steps, asks, clients, pending, counts, others)
         self._put_evidence(steps, clients, source_no, counts)
         self._put_others(others, source_no, counts)
@@ -336,7 +299,7 @@ class Writer:
     def _fold_all(
         self,
         steps: dict[str, list[_Step]],
-        asks: dict[str, list[_Ask]],
+        asks: dict[str, list[Ask]],
         clients: dict[str, Client],
         pending: Pending,
         counts: Counts,
@@ -371,7 +334,7 @@ class Writer:
         self,
         client: Client,
         steps: Sequence[_Step],
-        asks: Sequence[_Ask],
+        asks: Sequence[Ask],
         history: _StoredHistory,
         pending: Pending,
         counts: Counts,
@@ -381,20 +344,22 @@ class Writer:
 
         What looked like a check and says nothing of the connection goes to `others`.
         """
-        both: list[_Step | _Ask] = sorted([*steps, *asks], key=lambda step: step.known_at)
+        both: list[_Step | Ask] = sorted([*steps, *asks], key=lambda step: step.known_at)
         known_at = -1
         for known_at, group in groupby(both, key=lambda step: step.known_at):
             step = list(group)
             events = [each.event for each in step if isinstance(each, _Step)]
-            checks = [each for each in step if isinstance(each, _Ask)]
+            checks = [each for each in step if isinstance(each, Ask)]
             if not events and len(checks) == 1 and self._repeats(client, checks[0], pending):
                 counts.checks += 1
                 counts.stored += 1
                 counts.repeated += 1
                 continue
-            read = {each.digest: each for ask in checks if (each := _asked(ask)) is not None}
+            read = {each.digest: each for ask in checks if (each := asked_of(ask)) is not None}
             if len(read) < len(checks):
-                others += [(ask.known_at, ask.claimed_at, ask.said) for ask in checks if _asked(ask) is None]
+                others += [
+                    (ask.known_at, ask.claimed_at, ask.said) for ask in checks if asked_of(ask) is None
+                ]
             asked = [one for one in read.values() if not self._holds(client, one, pending)]
             counts.checks += len(read)
             counts.stored += len(asked)
@@ -408,12 +373,12 @@ class Writer:
             for one in asked:
                 if client.run is run or client.run is None or one.check != client.run.check:
                     one.last_asked_ms = one.check.asked_ms
-            counts.stale += sum(_is_stale(one.check, client.newest) for one in asked)
+            counts.stale += sum(is_stale(one.check, client.newest) for one in asked)
             pending.asked.setdefault(client.client_no, []).extend(asked)
             record_step(client.client_no, known_at, folded, pending, self._text)
         return known_at
 
-    def _repeats(self, client: Client, ask: _Ask, pending: Pending) -> bool:
+    def _repeats(self, client: Client, ask: Ask, pending: Pending) -> bool:
         """Take a check into the client's run, if all it says was said before."""
         run, asked_ms = client.run, ask.said.at_ms
         if run is None or ask.claimed_at is not None:
@@ -421,10 +386,10 @@ class Writer:
         if not run.repeats(answer_of(ask.said.body, asked_ms), asked_ms, ask.known_at, client.newest):
             return False
         run.last_asked_ms, run.last_known_at = asked_ms, ask.known_at
-        pending.repeated.setdefault(client.client_no, []).append(_Again(ask.known_at, asked_ms, run.answer))
+        pending.repeated.setdefault(client.client_no, []).append(Again(ask.known_at, asked_ms, run.answer))
         return True
 
-    def _holds(self, client: Client, one: _Asked, pending: Pending) -> bool:
+    def _holds(self, client: Client, one: Asked, pending: Pending) -> bool:
         """Tell whether the store, or this batch, holds a check already."""
         client_no, asked_ms = client.client_no, one.check.asked_ms
         if client.checked_ms is None:
@@ -787,52 +752,6 @@ def _confirmation(client_no: int, known_at: int, proof: Proof) -> list[Any]:
     return [client_no, proof.at_ms, proof.seq, known_at, None, until_ms, from_ms, open_at]
 
 
-def said_in(
-    kept: Iterable[Kept], from_ms: int, to_ms: int, asked_between: Callable[[int, int], Iterable[int]]
-) -> list[Check]:
-    """List the checks that a fold asks for: see ingest/fold.py, History.checks."""
-    found: list[Check] = []
-    for check, _, _, last_asked_ms in kept:
-        about_ms = check.asked_ms if check.named_ms is None else check.named_ms
-        if from_ms <= about_ms <= to_ms:
-            found.append(check)
-        if check.named_ms is None:
-            if last_asked_ms is None or last_asked_ms > check.asked_ms:
-                low, high = max(from_ms, check.asked_ms + 1), to_ms
-                high = to_ms if last_asked_ms is None else min(to_ms, last_asked_ms)
-                found += [check._replace(asked_ms=asked_ms) for asked_ms in asked_between(low, high)]
-        elif from_ms <= about_ms <= to_ms and last_asked_ms is not None:
-            found.append(check._replace(asked_ms=last_asked_ms))
-    return found
-
-
-def _is_stale(check: Check, newest: Newest | None) -> bool:
-    """Tell whether the API was behind: it named an older instant than it should have known by then."""
-    if newest is None or check.named_ms is None or newest.timestamp_ms is None:
-        return False
-    return check.named_ms + 2 * SECOND_MS < newest.timestamp_ms and newest.at_ms < check.asked_ms - LAG_MS
-
-
-def _client_of(evidence: Event | Observation | Watch) -> str | None:
-    """Name the client whose timeline a piece of evidence speaks of, if it does."""
-    if isinstance(evidence, Event):
-        return evidence.client_id
-    # An answer that speaks of a connection says so in this word; whether it does is read when it is folded.
-    if isinstance(evidence, Observation) and evidence.kind == "check" and '"connected"' in evidence.body:
-        return evidence.subject
-    return None
-
-
 def _crowded(tail: list[Session]) -> bool:
     """Tell whether a tail (newest first) that was cut by its depth may lack sessions near its newest."""
     return stamp_of(tail[0]) - stamp_of(tail[-1]) <= 3 * SKEW_MS
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def digest(evidence: Event | Observation) -> int:
-    """Number evidence by its whole content: equal content, equal number, whatever path it came by."""
-    return int.from_bytes(
-        hashlib.blake2b(_encode(tuple(evidence)), digest_size=8).digest(), "big", signed=True
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
 
 import pytest
 
@@ -107,4 +108,5 @@ def test_who_has_heard_enough_may_close_the_history_before_the_answer_ends(store
     periods = history.all_periods()
     next(periods)
     history.close()
+    assert isinstance(periods, Generator)
     periods.close()
