@@ -6,14 +6,14 @@ what changed. Rows near an edge where the history goes on are wrong in both, and
 difference that reaches such an edge widens the window. Never touches a database itself: what a window needs
 beyond the client's tail comes through the `History` that the caller hands in.
 
-Known limit: evidence without session ids joins sessions by version and by time, over any distance. In clients
-that bear such evidence and more sessions than a tail holds, a window can miss a partner that lies beyond it;
-`thingline rebuild` does not see this, since it folds alike. Evidence with ids has no such limit.
+Evidence without session ids (a *stray*) joins sessions by version and by time, over any distance. The windows
+of a client that bears such evidence end with its history, and open to the left only where nothing beyond has
+a say in what is shown: see "Strays" below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -21,8 +21,10 @@ from ingest.reduce import (
     NO_CHECKS,
     SKEW_MS,
     Checks,
+    Doubt,
     Placed,
     checks_of,
+    group,
     identity,
     link,
     merge,
@@ -47,6 +49,7 @@ from store.model import (
 BESIDE = 3  # sessions to show on either side of what changed, at first
 TAIL = 4  # sessions to keep in memory a client, at least; and all within 2 SKEW of its newest
 STRAY_TAIL = 32  # ... of a client whose evidence lacks session ids
+_STRAY_BESIDE = 8  # connects to show before what changed in such a client, at first
 _EVER_MS = 1 << 62  # later than every stamp
 _APART_MS = HOUR_MS  # changes further apart than this are folded one by one
 _CONNECT_RULES = frozenset({"connect", "takeover"})  # of the one row of each session with a connect event
@@ -71,7 +74,13 @@ class History(Protocol):
         """Give all sessions stamped in `[from_ms, to_ms]`, and up to `beside` more on either side."""
 
     def save(self, client_no: int, sessions: dict[Identity, Session]) -> None:
-        """Make these sessions part of what `find` and `window` see."""
+        """Make these sessions part of what the other questions are answered from."""
+
+    def latest_end(self, client_no: int, before_ms: int) -> int:
+        """Give the latest disconnect of the sessions that have a connect, stamped before `before_ms`; -1: none."""
+
+    def of_version(self, client_no: int, version: int) -> list[Session]:
+        """Give all sessions of a version; and those without any whose connect or disconnect one shares."""
 
     def checks(self, client_no: int, from_ms: int, to_ms: int) -> list[Check]:
         """Give the checks before this step that name an instant in `[from_ms, to_ms]`, or were asked in it.
@@ -142,6 +151,9 @@ class Client:
     client_no: int
     tail: dict[Identity, Session] = field(default_factory=dict)
     opens_left: bool = False  # the tail is not the whole history
+    far_end_ms: int | None = (
+        None  # latest disconnect of a session beyond the tail that has a connect, if known
+    )
     newest_ms: int = -1  # largest stamp of a session in the tail
     last: Session | None = None  # the newest session, where it has a connect and no neighbour moves it
     first_ms: int | None = None
@@ -379,6 +391,8 @@ def _trim(client: Client) -> None:
     while cut and stamp_of(ranked[cut - 1][1]) == stamp_of(ranked[cut][1]):
         cut -= 1
     if cut:
+        if client.has_strays and not (client.opens_left and client.far_end_ms is None):
+            client.far_end_ms = _latest_end((row for _, row in ranked[:cut]), client.far_end_ms)
         client.tail = dict(ranked[cut:])
         client.opens_left = True
 
@@ -444,17 +458,11 @@ def _fold_span(
     runs: tuple[Run | None, Run | None],
 ) -> None:
     """Fold a span; `runs` are the open ones before and after it."""
-    # A disconnect without session id belongs to a connect however far before it: all that follows is shown.
-    from_ms, to_ms = span.from_ms - 2 * SKEW_MS, _EVER_MS if client.has_strays else span.to_ms + 2 * SKEW_MS
-    beside = BESIDE
-    window = Window(sorted(client.tail.values(), key=stamp_of), client.opens_left, False)
-    inside_tail = not window.opens_left or (bool(window.rows) and from_ms > stamp_of(window.rows[0]))
-    if not inside_tail:
-        history.save(client.client_no, folded.sessions)
-        window = history.window(client.client_no, from_ms, to_ms, beside)
+    views = (_stray_views if client.has_strays else _views)(client, span, history, folded)
     while True:
+        window, far, trusted_ms = next(views)
         said = _said(client, window, folded, history)
-        before, after = _shown(window, span)
+        before, after = _shown(window, span, far)
         old = reduce_sessions(before, None if window.opens_left else client.first_ms, _checks(said, runs[0]))
         new = reduce_sessions(
             after, None if window.opens_left else first_ms, _checks([*said, *span.checks], runs[1])
@@ -462,13 +470,11 @@ def _fold_span(
         old_timeline, new_timeline = keyed(old), keyed(new)
         removed, added = _differences(old_timeline, new_timeline)
         changed = [*removed, *added]
-        if _settled(window, span, old_timeline, new_timeline, changed) and (
-            not client.has_strays or _partners_shown(window, span, changed)
-        ):
+        if client.has_strays:
+            if all(row.at_ms > trusted_ms for row in changed):
+                break
+        elif _settled(window, span, old_timeline, new_timeline, changed):
             break
-        beside *= 4
-        history.save(client.client_no, folded.sessions)
-        window = history.window(client.client_no, from_ms, to_ms, beside)
     _net(folded.removed, folded.added, removed, added)
     if client.checked_ms is not None:
         unproved, proved = _differences(proofs(old), proofs(new))
@@ -478,6 +484,27 @@ def _fold_span(
     if not window.opens_right and new:
         client.newest = _newest(new[-1])
         client.plain = client.checked_ms is None or _is_plain(client.last, new_timeline)
+
+
+class _View(NamedTuple):
+    """What to show the rules for a span: a window, strays' partners beyond it, and from when on rows are right."""
+
+    window: Window
+    far: list[Session]
+    trusted_ms: int
+
+
+def _views(client: Client, span: _Span, history: History, folded: Folded) -> Iterator[_View]:
+    """Give wider and wider windows of a client without strays: of its tail if that reaches, then of the store."""
+    from_ms, to_ms, beside = span.from_ms - 2 * SKEW_MS, span.to_ms + 2 * SKEW_MS, BESIDE
+    window = Window(sorted(client.tail.values(), key=stamp_of), client.opens_left, False)
+    if not window.opens_left or (window.rows and from_ms > stamp_of(window.rows[0])):
+        yield _View(window, [], -_EVER_MS)
+        beside *= 4
+    while True:
+        history.save(client.client_no, folded.sessions)
+        yield _View(history.window(client.client_no, from_ms, to_ms, beside), [], -_EVER_MS)
+        beside *= 4
 
 
 def _said(client: Client, window: Window, folded: Folded, history: History) -> list[Check]:
@@ -512,9 +539,9 @@ def _is_plain(last: Session | None, timeline: list[Row]) -> bool:
     )
 
 
-def _shown(window: Window, span: _Span) -> tuple[list[Session], list[Session]]:
-    """List the sessions of the window as they were, and as they are now."""
-    before = {identity(row): row for row in window.rows}
+def _shown(window: Window, span: _Span, far: Iterable[Session] = ()) -> tuple[list[Session], list[Session]]:
+    """List the sessions of the window, and those far from it, as they were and as they are now."""
+    before = {identity(row): row for row in (*far, *window.rows)}
     after = dict(before)
     for key, (held, merged) in span.changes.items():
         if held is not None:
@@ -585,40 +612,6 @@ def _starts(timeline: list[Row]) -> list[int]:
     return [row.at_ms for row in timeline if row.transition.rule in _CONNECT_RULES]
 
 
-def _partners_shown(window: Window, span: _Span, changed: list[Row]) -> bool:
-    """Tell whether disconnects near a difference have in the window the connects that they could join.
-
-    Asked of clients with evidence without session ids. The window then ends with the history, so that only
-    what lies before it can be missing: the connect of a disconnect's version, or another disconnect that
-    takes it first, which is stamped at most SKEW before it.
-    """
-    if window.opens_right:
-        return False
-    if not window.opens_left:
-        return True
-    edge_ms = min(stamp_of(row) for row in window.rows) + SKEW_MS
-    from_ms = min([span.from_ms, *(row.at_ms for row in changed)])
-    for rows in _shown(window, span):
-        connects: dict[int, int] = {}  # the earliest of each version that is surely known in full
-        stamps = []
-        for row in rows:
-            if row.connect_ms is not None:
-                stamps.append(row.connect_ms)
-                if row.version is not None and row.connect_ms > edge_ms:
-                    connects[row.version] = min(row.connect_ms, connects.get(row.version, row.connect_ms))
-        earlier = sorted(stamp for stamp in stamps if stamp < from_ms)
-        if len(earlier) < 2 or earlier[-2] <= edge_ms:
-            return False
-        near_ms = earlier[-2] - 2 * SKEW_MS
-        for row in rows:
-            end_ms = row.disconnect_ms
-            if row.connect_ms is not None or row.version is None or end_ms is None or end_ms < near_ms:
-                continue
-            if connects.get(row.version, _EVER_MS) > end_ms + SKEW_MS:
-                return False
-    return True
-
-
 def _net(
     gone: list[_Placed], come: list[_Placed], removed: Sequence[_Placed], added: Sequence[_Placed]
 ) -> None:
@@ -644,5 +637,192 @@ def _keep(client: Client, span: _Span, folded: Folded) -> None:
             client.newest_ms = max(client.newest_ms, stamp_of(after))
         else:
             client.tail.pop(key, None)
+            if client.far_end_ms is not None:
+                client.far_end_ms = _latest_end([after], client.far_end_ms)
     _trim(client)
     client.last = find_last(client.tail)
+
+
+# --- Strays -------------------------------------------------------------------------------------------------
+#
+# `group` joins evidence without session id in three ways; each bounds how far a window must reach.
+#
+#   copies    share an instant. No join of copies crosses the *edge*: the earliest instant within the window
+#             that all halves of a session stand on one side of, whatever session.
+#   versions  A disconnect joins the latest connect of its version, however old. If none is right of the edge,
+#             all evidence of that version is shown as well, from wherever it is. Which disconnects join which
+#             connect does not depend on bare ones, so that it can be compared first: where it differs is where
+#             the change begins.
+#   bare      A disconnect without either ends the session that is current: one at, or right of, the last
+#             connect before it.
+#
+# So what is shown right of the edge is grouped as in the whole history, and what follows is as local as with
+# ids: two connects stand between any difference and the first that is doubtful.
+
+
+def _latest_end(rows: Iterable[Session], floor_ms: int | None = None) -> int:
+    """Give the latest disconnect of rows that have a connect as well; -1: none."""
+    latest_ms = -1 if floor_ms is None else floor_ms
+    for row in rows:
+        if row.connect_ms is not None and row.disconnect_ms is not None and row.disconnect_ms > latest_ms:
+            latest_ms = row.disconnect_ms
+    return latest_ms
+
+
+def _stray_views(client: Client, span: _Span, history: History, folded: Folded) -> Iterator[_View]:
+    """Give wider and wider windows in which strays are grouped as in the whole history."""
+    from_ms, beside, no = span.from_ms, BESIDE, client.client_no
+    for window, end_ms in _tail_windows(client, span, history, folded):
+        part = len(window.rows) < len(client.tail)
+        view, from_ms = _viewed(client, window, end_ms, span, history, folded, look=not part)
+        if view is not None:
+            yield view
+    while True:
+        history.save(no, folded.sessions)
+        window = history.window(no, from_ms - 2 * SKEW_MS, _EVER_MS, beside)
+        end_ms = history.latest_end(no, stamp_of(window.rows[0]) + 1) if window.opens_left else -1
+        view, reached_ms = _viewed(client, window, end_ms, span, history, folded)
+        if view is not None:
+            yield view
+        from_ms = min(from_ms, reached_ms)
+        beside *= 4
+
+
+def _tail_windows(
+    client: Client, span: _Span, history: History, folded: Folded
+) -> Iterator[tuple[Window, int]]:
+    """Give the end of a tail, then all of it; each with the latest disconnect of the sessions before it."""
+    rows = sorted(client.tail.values(), key=stamp_of)
+    far_end_ms = -1
+    if client.opens_left:
+        if not rows:
+            return
+        if client.far_end_ms is None:
+            history.save(client.client_no, folded.sessions)
+            client.far_end_ms = history.latest_end(client.client_no, stamp_of(rows[0]) + 1)
+        far_end_ms = client.far_end_ms
+    connects = [
+        row.connect_ms
+        for row in rows
+        if row.connect_ms is not None and row.connect_ms < span.from_ms - 2 * SKEW_MS
+    ]
+    if len(connects) > _STRAY_BESIDE:
+        cut = next(i for i, row in enumerate(rows) if stamp_of(row) == connects[-_STRAY_BESIDE])
+        if cut:
+            yield Window(rows[cut:], True, False), _latest_end(rows[:cut], far_end_ms)
+    yield Window(rows, client.opens_left, False), far_end_ms
+
+
+def _viewed(
+    client: Client,
+    window: Window,
+    end_ms: int,
+    span: _Span,
+    history: History,
+    folded: Folded,
+    *,
+    look: bool = True,
+) -> tuple[_View | None, int]:
+    """View a span through a window, if it is wide enough; and tell where the change begins.
+
+    `end_ms` is the latest disconnect of the sessions before the window; `look` for partners beyond it.
+    """
+    if not window.opens_left:
+        return _View(window, [], -_EVER_MS), span.from_ms
+    far: list[Session] = []
+    looked: set[int] = set()
+    while True:
+        shown = _shown(window, span, far)
+        edge_ms = _edge_ms(window, end_ms, shown)
+        old, new = (_joined_by_version(rows) for rows in shown)
+        begins_ms = min([span.from_ms, *(stamp_of(session) for session, _ in old ^ new)])
+        connects = sorted(
+            {
+                session.connect_ms
+                for session, _ in old & new
+                if session.connect_ms is not None and edge_ms <= session.connect_ms < begins_ms - 2 * SKEW_MS
+            }
+        )
+        standing = [at_ms for at_ms in connects if at_ms < connects[-1] - 2 * SKEW_MS]
+        if len(standing) < 2 or standing[-2] - 2 * SKEW_MS < edge_ms:
+            return None, begins_ms
+        versions = set[int]()
+        for rows, sessions in zip(shown, (old, new), strict=True):
+            versions |= _lacking(rows, sessions, edge_ms, standing[-2] - 2 * SKEW_MS)
+        if not versions - looked:
+            return _View(window, far, standing[-1]), begins_ms
+        if not look:
+            return None, begins_ms
+        history.save(client.client_no, folded.sessions)
+        for version in versions - looked:
+            partners = _partners(history.of_version(client.client_no, version), version, window, edge_ms)
+            if partners is None:
+                return None, -1
+            far += partners
+        looked |= versions
+
+
+def _edge_ms(window: Window, end_ms: int, shown: Iterable[Sequence[Session]]) -> int:
+    """Give the earliest instant from which on the window holds all, and which no session straddles."""
+    edge_ms = max(stamp_of(window.rows[0]), end_ms) + 1
+    spread = [
+        (min(row.connect_ms, row.disconnect_ms), max(row.connect_ms, row.disconnect_ms))
+        for rows in shown
+        for row in rows
+        if row.connect_ms is not None and row.disconnect_ms is not None
+    ]
+    for first_ms, last_ms in sorted(spread):
+        if first_ms < edge_ms <= last_ms:
+            edge_ms = last_ms + 1
+    return edge_ms
+
+
+def _joined_by_version(rows: Iterable[Session]) -> set[tuple[Session, Doubt | None]]:
+    """Group all but bare disconnects."""
+    numbered = [
+        row for row in rows if row.session_id or row.version is not None or row.connect_ms is not None
+    ]
+    grouped, doubts = group(numbered)
+    return {(session, doubts.get(session)) for session in grouped}
+
+
+def _lacking(
+    rows: Iterable[Session],
+    sessions: Iterable[tuple[Session, Doubt | None]],
+    edge_ms: int,
+    from_ms: int,
+) -> set[int]:
+    """List the versions of disconnects from `from_ms` on whose connect is not surely right of the edge.
+
+    Surely: so far right of it that all disconnects that may join it are so, too.
+    """
+    earliest: dict[int, int] = {}
+    for session, _ in sessions:
+        at_ms, version = session.connect_ms, session.version
+        if version is not None and at_ms is not None and at_ms >= edge_ms + SKEW_MS:
+            earliest[version] = min(at_ms, earliest.get(version, at_ms))
+    return {
+        row.version
+        for row in rows
+        if row.connect_ms is None
+        and row.version is not None
+        and row.disconnect_ms is not None
+        and row.disconnect_ms >= from_ms
+        and earliest.get(row.version, _EVER_MS) > row.disconnect_ms + SKEW_MS
+    }
+
+
+def _partners(rows: list[Session], version: int, window: Window, edge_ms: int) -> list[Session] | None:
+    """Pick from all evidence of a version what may be joined by, or rival, disconnects right of the edge.
+
+    None where that cannot be told: a session left of the edge may have its version from a copy alone.
+    """
+    if any(row.session_id and row.version is None and stamp_of(row) < edge_ms for row in rows):
+        return None
+    first_ms = stamp_of(window.rows[0])
+    sessions, _ = group([row for row in rows if stamp_of(row) <= first_ms])
+    latest_ms = max(
+        (s.connect_ms for s in sessions if s.connect_ms is not None and s.version == version),
+        default=first_ms,
+    )
+    return [row for row in rows if max(row.connect_ms or 0, row.disconnect_ms or 0) >= latest_ms - SKEW_MS]

@@ -75,6 +75,30 @@ class Memory:
             self.kept, from_ms, to_ms, lambda low, high: [at for at in self.repeated if low <= at <= high]
         )
 
+    def latest_end(self, client_no: int, before_ms: int) -> int:
+        return max(
+            (
+                row.disconnect_ms
+                for row in self.sessions.values()
+                if row.connect_ms is not None and row.disconnect_ms is not None and row.connect_ms < before_ms
+            ),
+            default=-1,
+        )
+
+    def of_version(self, client_no: int, version: int) -> list[Session]:
+        rows = [row for row in self.sessions.values() if row.version == version]
+        connects, disconnects = {row.connect_ms for row in rows}, {row.disconnect_ms for row in rows}
+        rows += [
+            row
+            for row in self.sessions.values()
+            if row.version is None
+            and (
+                (row.connect_ms is not None and row.connect_ms in connects)
+                or (row.disconnect_ms is not None and row.disconnect_ms in disconnects)
+            )
+        ]
+        return rows
+
     def window(self, client_no: int, from_ms: int, to_ms: int, beside: int) -> Window:
         rows = sorted(self.sessions.values(), key=stamp_of)
         left = [row for row in rows if stamp_of(row) < from_ms]

@@ -658,6 +658,12 @@ class _StoredHistory:
             self._asked.add(place)
         self._writer._save_sessions(self._pending)
 
+    def latest_end(self, client_no: int, before_ms: int) -> int:
+        return self._writer._rows.latest_end(client_no, before_ms)
+
+    def of_version(self, client_no: int, version: int) -> list[Session]:
+        return self._writer._rows.sessions_of_version(client_no, version)
+
     def checks(self, client_no: int, from_ms: int, to_ms: int) -> list[Check]:
         held = self._writer._rows.checks
         asked_ms = [again.asked_ms for again in self._pending.repeated.get(client_no, ())]

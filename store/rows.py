@@ -96,6 +96,33 @@ class Rows(ABC):
     def sessions_beside(self, client_no: int, at_ms: int, limit: int, *, before: bool) -> list[Session]:
         """Give the sessions nearest to `at_ms` on one side of it (that instant left out), nearest first."""
 
+    def latest_end(self, client_no: int, before_ms: int) -> int:
+        """Give the latest disconnect of sessions with a connect stamped before `before_ms`; -1: none."""
+        mark = self._mark
+        rows = self._all(
+            "SELECT max(disconnect_ms) FROM session_rows s"
+            f" WHERE client_no = {mark} AND {_STAMP} < {mark} AND connect_ms IS NOT NULL",
+            (client_no, before_ms),
+        )
+        latest_ms = rows[0][0]
+        return -1 if latest_ms is None else int(latest_ms)
+
+    def sessions_of_version(self, client_no: int, version: int) -> list[Session]:
+        """Give a client's sessions of a version, and those without any that share an instant with one.
+
+        No index holds versions: reads all of the client's sessions, and is for what no window shows.
+        """
+        mark = self._mark
+        same = f"FROM session_rows WHERE client_no = {mark} AND version = {mark}"
+        rows = self._all(
+            f"SELECT {_SESSION_COLUMNS} FROM {_SESSION_FROM} WHERE s.client_no = {mark} AND (s.version = {mark}"
+            " OR (s.version IS NULL"
+            f" AND (s.connect_ms IN (SELECT connect_ms {same} AND connect_ms IS NOT NULL)"
+            f" OR s.disconnect_ms IN (SELECT disconnect_ms {same} AND disconnect_ms IS NOT NULL))))",
+            (client_no, version) * 3,
+        )
+        return [session_from(*row) for row in rows]
+
     @abstractmethod
     def put_sessions(self, rows: Sequence[Values]) -> None: ...
 

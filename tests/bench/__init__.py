@@ -1,1 +1,1 @@
-"""Benchmarks beside their rivals, in one run: `pytest -m bench -s tests/bench`. They print, and assert no time."""
+"""Benchmarks beside their rivals, in one run: `pytest -n0 -m bench -s tests/bench`. They print, and assert no time."""

@@ -121,23 +121,22 @@ def as_of_now(proof: Confirmation, client: Client) -> Confirmation:
 
 
 def test_every_step_leaves_the_timeline_of_what_was_told_so_far(rng: random.Random) -> None:
-    for _ in range(300):
+    for _ in range(200):
         told = strung(rng, 12)
         folds_as_it_reduces(rng, [each for each in told if isinstance(each, Check) or each.session_id])
 
 
-def test_so_it_does_where_session_ids_are_lacking_in_a_history_that_fits_a_tail(rng: random.Random) -> None:
-    """Longer ones may still differ, about one in three hundred: see ingest/fold.py."""
-    for _ in range(300):
-        folds_as_it_reduces(rng, strung(rng, 3))
+def test_so_it_does_where_session_ids_are_lacking(rng: random.Random) -> None:
+    for _ in range(150):
+        folds_as_it_reduces(rng, strung(rng, 12))
 
 
 def test_every_step_leaves_what_checks_say_and_prove(rng: random.Random) -> None:
-    for _ in range(300):
+    for _ in range(150):
         told = strung(rng, 6, checked_history)
         folds_as_it_reduces(rng, [each for each in told if isinstance(each, Check) or each.session_id])
 
 
 def test_so_it_does_with_checks_where_session_ids_are_lacking(rng: random.Random) -> None:
-    for _ in range(300):
-        folds_as_it_reduces(rng, strung(rng, 2, checked_history))
+    for _ in range(100):
+        folds_as_it_reduces(rng, strung(rng, 6, checked_history))
