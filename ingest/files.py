@@ -16,7 +16,9 @@ from store.model import Learned, Rejected
 
 Record = Learned | Rejected
 
-BATCH = 20_000  # records a transaction
+BATCH = 50_000  # records a transaction, at most
+BATCH_BYTES = 32 << 20  # ... and so much of their source, about
+BATCH_PARTS = 50  # in which that is looked at
 _CHUNK = 1 << 20
 
 # A source that ends in one of these was cut short or damaged: what came before is kept, and we say so.
@@ -66,28 +68,46 @@ def ingest_file(
         nonlocal read
         read += piece
 
-    broken: str | None = None
+    fault: str | None = None
     name = "stdin" if path == "-" else path
     try:
         source = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115 - closed below
         with source:
             records = decode_stream(chunks(source, count), now=clock, asked_ms=asked_ms)
-            for batch in _batches(records):
-                total.add(writer.write(batch, source=name))
+            broken = _Broken(records)
+            for counts in writer.write_all(batches(broken), source=name):
+                total.add(counts)
                 progress(read, total)
-                for record in batch:
-                    if isinstance(record, Rejected) and record.reason in BROKEN:
-                        broken = record.detail
+            fault = broken.detail
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror or error}.") from error
     if read == 0:
-        broken = "it is empty"
-    elif total.read and total.read == total.quarantined and broken is None:
-        broken = "nothing in it could be read as evidence; see `thingline quarantine list`"
-    return total, broken
+        fault = "it is empty"
+    elif total.read and total.read == total.quarantined and fault is None:
+        fault = "nothing in it could be read as evidence; see `thingline quarantine list`"
+    return total, fault
 
 
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+class _Broken:
+    """Records on their way, and what is wrong with their source as a whole, once it was met."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._records = records
+        self.detail: str | None = None
+
+    def __iter__(self) -> Iterator[Record]:
+        for record in self._records:
+            if isinstance(record, Rejected) and record.reason in BROKEN:
+                self.detail = record.detail
+            yield record
+
+
+def batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Cut records into batches: of BATCH at most, and of BATCH_BYTES of their source, so that memory is bounded."""
     iterator = iter(records)
-    while batch := list(islice(iterator, BATCH)):
+    while batch := list(islice(iterator, BATCH // BATCH_PARTS)):
+        for _ in range(BATCH_PARTS - 1):
+            if batch[-1].position - batch[0].position > BATCH_BYTES:
+                break
+            batch += islice(iterator, BATCH // BATCH_PARTS)
         yield batch

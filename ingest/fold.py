@@ -52,6 +52,7 @@ STRAY_TAIL = 32  # ... of a client whose evidence lacks session ids
 _STRAY_BESIDE = 8  # connects to show before what changed in such a client, at first
 _EVER_MS = 1 << 62  # later than every stamp
 _APART_MS = HOUR_MS  # changes further apart than this are folded one by one
+_CONNECTED, _DISCONNECTED = Kind.CONNECTED, Kind.DISCONNECTED
 _CONNECT_RULES = frozenset({"connect", "takeover"})  # of the one row of each session with a connect event
 _NEAR_MS = 2 * SECOND_MS  # a stamp later than all checks by this much is none that they named
 
@@ -70,11 +71,14 @@ class History(Protocol):
     def find(self, client_no: int, key: Identity) -> Session | None:
         """Give the session that bears this identity."""
 
+    def presume_new(self, client_no: int, session_id: str) -> bool:
+        """Tell whether a connect later than all else begins a session; what is only presumed is verified later."""
+
     def window(self, client_no: int, from_ms: int, to_ms: int, beside: int) -> Window:
         """Give all sessions stamped in `[from_ms, to_ms]`, and up to `beside` more on either side."""
 
-    def save(self, client_no: int, sessions: dict[Identity, Session]) -> None:
-        """Make these sessions part of what the other questions are answered from."""
+    def save(self, client_no: int, folded: Folded) -> None:
+        """Make this step's sessions part of what the other questions are answered from; none is presumed then."""
 
     def latest_end(self, client_no: int, before_ms: int) -> int:
         """Give the latest disconnect of the sessions that have a connect, stamped before `before_ms`; -1: none."""
@@ -105,6 +109,9 @@ class Newest(NamedTuple):
     timestamp_ms: int | None
 
 
+Last = Newest | Transition
+
+
 class Told(NamedTuple):
     """A check on its way into the timeline, with its answer (ingest/sweeps.py)."""
 
@@ -125,7 +132,7 @@ class Run:
     last_asked_ms: int
     last_known_at: int  # of what repeated it last; one a step, so that a sweep has one slot a client
 
-    def repeats(self, answer: str, asked_ms: int, known_at: int, newest: Newest | None) -> bool:
+    def repeats(self, answer: str, asked_ms: int, known_at: int, newest: Last | None) -> bool:
         """Tell whether a check, the only evidence of its step, says again what the newest transition says."""
         return (
             answer == self.answer
@@ -156,12 +163,15 @@ class Client:
     )
     newest_ms: int = -1  # largest stamp of a session in the tail
     last: Session | None = None  # the newest session, where it has a connect and no neighbour moves it
+    tip: tuple[Placed, list[Transition]] | None = (
+        None  # `last` in its place, and what follows its start; if known
+    )
     first_ms: int | None = None
     has_strays: bool = False
     last_known_at: int | None = None
     checked_ms: int | None = None  # latest instant that a check named or was asked; None: never checked
     plain: bool = True  # no check has a say in what follows the start of `last`
-    newest: Newest | None = None  # the last row of the timeline, where it is known
+    newest: Last | None = None  # the last row of the timeline, where it is known
     run: Run | None = None
 
 
@@ -185,6 +195,7 @@ class Folded:
     unproved: list[Proof] = field(default_factory=list)
     proved: list[Proof] = field(default_factory=list)
     sessions: dict[Identity, Session] = field(default_factory=dict)
+    presumed: set[Identity] = field(default_factory=set)  # of these sessions, those presumed to be new
     checks: list[Check] = field(default_factory=list)
     conflicts: int = 0  # copies that disagreed with what was held
 
@@ -211,19 +222,14 @@ def fold(
             run = Run(latest.check, latest.answer, known_at, latest.check.asked_ms, known_at)
         _insert(client, events, history, folded, [one.check for one in told], run)
         return folded
-    for index, event in enumerate(events):
-        if not _append(client, event, history, folded):
-            _insert(client, events[index:], history, folded, (), client.run)
-            break
+    rest = _append(client, events, history, folded)
+    if rest:
+        _insert(client, rest, history, folded, (), client.run)
     return folded
 
 
 def _stamp(event: Event) -> int:
     return event.at_ms
-
-
-def _newest(row: Transition) -> Newest:
-    return Newest(row.at_ms, row.state, row.timestamp_ms)
 
 
 def _insert(
@@ -246,7 +252,7 @@ def _insert(
     for event in events:
         if first_ms is None or event.at_ms < first_ms:
             first_ms = event.at_ms
-        if event.kind > Kind.DISCONNECTED:
+        if event.kind > _DISCONNECTED:
             continue
         row = session_of(event)
         key = identity(row)
@@ -293,64 +299,119 @@ def _disagrees(held: Session, row: Session) -> bool:
 # --- At the end of the history ------------------------------------------------------------------------------
 
 
-def _append(client: Client, event: Event, history: History, folded: Folded) -> bool:
-    """Take the common case at the cost of one link: a new newest session, or the newest one's disconnect.
+def _append(client: Client, events: Iterable[Event], history: History, folded: Folded) -> list[Event]:
+    """Take what continues a history in order, at the cost of one link: a new newest session, or its disconnect.
 
-    Returns False, with nothing changed, where the event is not of that kind.
+    And what only repeats the newest sessions. `events` ascend by stamp; gives those that may belong elsewhere.
+    One loop without calls but to the rules, for nearly all events take this way.
     """
-    last, session_id, at_ms = client.last, event.session_id, event.at_ms
-    if event.kind > Kind.DISCONNECTED:
-        return client.first_ms is not None and at_ms >= client.first_ms
-    if client.checked_ms is not None:
-        asked_ms = (
-            client.checked_ms if client.run is None else max(client.checked_ms, client.run.last_asked_ms)
-        )
-        if not client.plain or at_ms <= asked_ms + _NEAR_MS:
-            return False
-    if last is None or last.connect_ms is None or session_id is None or client.has_strays:
-        return False
-    own = session_id == last.session_id
-    if event.kind is Kind.CONNECTED:
-        if own or at_ms <= client.newest_ms:
-            return own and at_ms == last.connect_ms and event.version == last.version
-        key = Identity(session_id)
-        near = at_ms - last.connect_ms <= SKEW_MS
-        if near and (event.version is None or last.version is None or event.version < last.version):
-            return False
-        if _held(client, key, history, folded) is not None:
-            return False
-        if client.checked_ms is not None and (
-            last.disconnect_ms is None or last.reason == DUPLICATE_CLIENTID
-        ):
-            return False  # its last proof may be a check, or a check be laid anew where a row goes
-        after = Session(session_id, event.version, at_ms, None, None)
-        old = [] if last.disconnect_ms is None else link(_alone(last), None)
-        new = link(_alone(last), Placed(after, at_ms, None))
-    else:
-        if not own or event.version != last.version:
-            return False
-        if last.disconnect_ms is not None:
-            return last.disconnect_ms == at_ms and last.reason == event.reason
-        if at_ms <= last.connect_ms:
-            return False
-        key = Identity(session_id)
-        after = Session(session_id, last.version, last.connect_ms, at_ms, event.reason)
-        old, new = [], link(Placed(after, last.connect_ms, at_ms), None)
-    if new[0].at_ms <= last.connect_ms or (old and old[0].at_ms <= last.connect_ms):
-        return False  # an instant shared with the row before: its seq is for the window to count
-    added = [Row(row.at_ms, 0, row) for row in new]
-    if old:
-        removed = [Row(row.at_ms, 0, row) for row in old]
-        _net(folded.removed, folded.added, *_differences(removed, added))
-    elif folded.removed:
-        _net(folded.removed, folded.added, [], added)
-    else:
-        folded.added += added
-    client.newest = _newest(new[-1])
-    folded.sessions[key] = client.tail[key] = client.last = after
-    client.newest_ms = stamp_of(after)
-    _trim(client)
-    return True
+    rest: list[Event] = []
+    tail, last, checked = client.tail, client.last, client.checked_ms is not None
+    proven_ms = _proven_ms(client)
+    newest_ms = max(client.newest_ms, proven_ms)
+    before, old = _tip(client)
+    begins = before is None and not tail and not client.opens_left and not checked
+    for event in events:
+        _, kind, at_ms, session_id, version, reason, _, _, _, _, _ = event
+        if kind > _DISCONNECTED:
+            if client.first_ms is None or at_ms < client.first_ms:
+                rest.append(event)
+            continue
+        held = tail.get(session_id) if session_id else None
+        if kind is _CONNECTED:
+            if held is not None:
+                if held.connect_ms != at_ms or held.version != version:
+                    rest.append(event)
+                continue
+            if not session_id or at_ms <= newest_ms:
+                rest.append(event)
+                continue
+            placed = Placed(Session(session_id, version, at_ms, None, None), at_ms, None)
+            if last is None or before is None:
+                if not begins or (client.first_ms is not None and at_ms <= client.first_ms):
+                    rest.append(event)
+                    continue
+                begins = False
+                client.first_ms = at_ms if client.first_ms is None else client.first_ms
+                new = link(None, placed)
+            else:
+                near = at_ms - before.start_ms <= SKEW_MS
+                if near and (version is None or last.version is None or version < last.version):
+                    rest.append(event)
+                    continue
+                if checked and (last.disconnect_ms is None or last.reason == DUPLICATE_CLIENTID):
+                    rest.append(
+                        event
+                    )  # its last proof may be a check, or a check be laid anew where a row goes
+                    continue
+                new = link(before, placed)
+                if new[0].at_ms <= before.start_ms or (old and old[0].at_ms <= before.start_ms):
+                    rest.append(event)  # at the instant of the row before: its seq is for the window to count
+                    continue
+            if client.opens_left:
+                if not history.presume_new(client.client_no, session_id):
+                    rest.append(event)
+                    continue
+                folded.presumed.add(session_id)
+            newest_ms = client.newest_ms = at_ms
+            following: list[Transition] = []
+        else:
+            if (
+                held is None
+                or held is not last
+                or before is None
+                or held.disconnect_ms is not None
+                or held.version != version
+                or at_ms <= before.start_ms
+                or at_ms <= proven_ms
+            ):
+                if held is None or (held.disconnect_ms, held.reason, held.version) != (
+                    at_ms,
+                    reason,
+                    version,
+                ):
+                    rest.append(event)
+                continue
+            ended = Session(held.session_id, version, held.connect_ms, at_ms, reason)
+            placed = Placed(ended, before.start_ms, at_ms)
+            new = following = link(placed, None)
+        kept = len(old)
+        if kept and new[:kept] != old:
+            removed, added = [Row(row.at_ms, 0, row) for row in old], [Row(row.at_ms, 0, row) for row in new]
+            _net(folded.removed, folded.added, *_differences(removed, added))
+        elif folded.removed:
+            _net(folded.removed, folded.added, [], [Row(row.at_ms, 0, row) for row in new[kept:]])
+        else:
+            for row in new[kept:]:
+                folded.added.append(Row(row.at_ms, 0, row))
+        before, old = placed, following
+        last = client.last = placed.session
+        client.newest, client.tip = new[-1], (before, old)
+        folded.sessions[last.session_id] = tail[last.session_id] = last
+        if len(tail) >= 2 * TAIL:
+            _trim(client)
+            tail = client.tail
+    return rest
+
+
+def _proven_ms(client: Client) -> int:
+    """Tell up to which instant more than the newest session has a say in what follows it; -1: nothing has."""
+    if client.has_strays or not client.plain:
+        return _EVER_MS
+    if client.checked_ms is None:
+        return -1
+    run = client.run
+    return max(client.checked_ms, -1 if run is None else run.last_asked_ms) + _NEAR_MS
+
+
+def _tip(client: Client) -> tuple[Placed | None, list[Transition]]:
+    """Give the newest session in its place, and what follows its start."""
+    if client.last is None:
+        return None, []
+    if client.tip is None:
+        placed = _alone(client.last)
+        client.tip = placed, [] if placed.end_ms is None else link(placed, None)
+    return client.tip
 
 
 def find_last(tail: dict[Identity, Session]) -> Session | None:
@@ -482,7 +543,7 @@ def _fold_span(
         folded.checks += span.checks
     _keep(client, span, folded)
     if not window.opens_right and new:
-        client.newest = _newest(new[-1])
+        client.newest = new[-1]
         client.plain = client.checked_ms is None or _is_plain(client.last, new_timeline)
 
 
@@ -502,7 +563,7 @@ def _views(client: Client, span: _Span, history: History, folded: Folded) -> Ite
         yield _View(window, [], -_EVER_MS)
         beside *= 4
     while True:
-        history.save(client.client_no, folded.sessions)
+        history.save(client.client_no, folded)
         yield _View(history.window(client.client_no, from_ms, to_ms, beside), [], -_EVER_MS)
         beside *= 4
 
@@ -640,7 +701,7 @@ def _keep(client: Client, span: _Span, folded: Folded) -> None:
             if client.far_end_ms is not None:
                 client.far_end_ms = _latest_end([after], client.far_end_ms)
     _trim(client)
-    client.last = find_last(client.tail)
+    client.last, client.tip = find_last(client.tail), None
 
 
 # --- Strays -------------------------------------------------------------------------------------------------
@@ -678,7 +739,7 @@ def _stray_views(client: Client, span: _Span, history: History, folded: Folded) 
         if view is not None:
             yield view
     while True:
-        history.save(no, folded.sessions)
+        history.save(no, folded)
         window = history.window(no, from_ms - 2 * SKEW_MS, _EVER_MS, beside)
         end_ms = history.latest_end(no, stamp_of(window.rows[0]) + 1) if window.opens_left else -1
         view, reached_ms = _viewed(client, window, end_ms, span, history, folded)
@@ -698,7 +759,7 @@ def _tail_windows(
         if not rows:
             return
         if client.far_end_ms is None:
-            history.save(client.client_no, folded.sessions)
+            history.save(client.client_no, folded)
             client.far_end_ms = history.latest_end(client.client_no, stamp_of(rows[0]) + 1)
         far_end_ms = client.far_end_ms
     connects = [
@@ -753,7 +814,7 @@ def _viewed(
             return _View(window, far, standing[-1]), begins_ms
         if not look:
             return None, begins_ms
-        history.save(client.client_no, folded.sessions)
+        history.save(client.client_no, folded)
         for version in versions - looked:
             partners = _partners(history.of_version(client.client_no, version), version, window, edge_ms)
             if partners is None:

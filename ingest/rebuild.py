@@ -7,22 +7,23 @@ included; a client whose rows differ is rewritten and named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from ingest.fold import Client, Run, Told, Window, fold
+from ingest.fold import Client, Folded, Run, Told, Window, fold
+from ingest.plan import Plan, Sessions, Texts
 from ingest.reduce import stamp_of
+from ingest.storing import session_rows
 from ingest.sweeps import said_in
-from ingest.writer import Pending, record_step
 from store.checks import CheckRows, Kept
 from store.engine import Store, translated
 from store.model import Check, Event, Identity, Session
 from store.packing import pack_identity
 from store.reading import EVENT_COLUMNS, EVENT_FROM, event_from
-from store.rows import Rows, rows_of
+from store.rows import Interned, Rows, rows_of
 
 EVER_MS = 1 << 62
 _CLIENTS = "SELECT client_no, client_id, checked_ms FROM clients ORDER BY client_no"
@@ -56,8 +57,12 @@ class Memory:
     def find(self, client_no: int, key: Identity) -> Session | None:
         return self.sessions.get(key)
 
-    def save(self, client_no: int, sessions: dict[Identity, Session]) -> None:
-        self.sessions |= sessions
+    def presume_new(self, client_no: int, session_id: str) -> bool:
+        return session_id not in self.sessions
+
+    def save(self, client_no: int, folded: Folded) -> None:
+        self.sessions |= folded.sessions
+        folded.presumed.clear()
 
     def keep(self, client: Client, run: Run | None, told: Iterable[Told], known_at: int) -> None:
         """Keep the checks of a step, before which `run` went on."""
@@ -118,15 +123,13 @@ class Derived(NamedTuple):
 
     client: Client
     memory: Memory
-    transitions: list[tuple[Any, ...]]
-    confirmations: list[tuple[Any, ...]]
+    transitions: list[list[Any]]
+    confirmations: list[list[Any]]
 
 
-def derive(
-    client_no: int, evidence: Iterable[tuple[int, Event | Told | Again]], number_text: Callable[[str], int]
-) -> Derived:
+def derive(client_no: int, evidence: Iterable[tuple[int, Event | Told | Again]], texts: Texts) -> Derived:
     """Fold `(known_at, evidence)`, ascending by known_at, as it was folded when it came."""
-    client, memory, pending = Client(client_no), Memory(), Pending()
+    client, memory, plan = Client(client_no), Memory(), Plan()
     for known_at, group in groupby(evidence, key=itemgetter(0)):
         step = [each for _, each in group]
         events = [each for each in step if isinstance(each, Event)]
@@ -141,17 +144,14 @@ def derive(
         run = client.run
         folded = fold(client, events, memory, told, known_at)
         memory.keep(client, run, told, known_at)
-        memory.save(client_no, folded.sessions)
-        record_step(client_no, known_at, folded, pending, number_text)
+        memory.save(client_no, folded)
+        plan.record(client_no, known_at, folded, texts)
         client.last_known_at = known_at
     return Derived(
         client,
         memory,
-        sorted([tuple(row) for row in (*pending.live.values(), *pending.closed)], key=itemgetter(1, 2, 3)),
-        sorted(
-            [tuple(row) for row in (*pending.proofs.values(), *pending.closed_proofs)],
-            key=itemgetter(1, 2, 3),
-        ),
+        plan.transition_rows(),
+        plan.proof_rows(),
     )
 
 
@@ -195,35 +195,32 @@ def _rebuild(
     evidence: list[tuple[int, Event | Told | Again]],
     report: Report,
 ) -> None:
-    texts: dict[str, int] = {}
-
-    def number(text: str) -> int:
-        if text not in texts:
-            texts.update(writing.texts({text}))
-        return texts[text]
-
-    derived = derive(client_no, evidence, number)
-    client = derived.client
-    sessions = sorted(
+    texts = Interned(lambda: writing)
+    derived = derive(client_no, evidence, texts)
+    client, sessions = derived.client, derived.memory.sessions
+    report.clients += bool(evidence)
+    report.transitions += len(derived.transitions)
+    rows = [
         (
             client_no,
             pack_identity(key),
             session.version,
             session.connect_ms,
             session.disconnect_ms,
-            None if session.reason is None else number(session.reason),
+            None if session.reason is None else texts[session.reason],
         )
-        for key, session in derived.memory.sessions.items()
-    )
-    report.clients += bool(evidence)
-    report.transitions += len(derived.transitions)
-    if writing.derived(client_no) == (derived.transitions, derived.confirmations, sessions, client.first_ms):
+        for key, session in sessions.items()
+    ]
+    transitions = [tuple(row) for row in derived.transitions]
+    confirmations = [tuple(row) for row in derived.confirmations]
+    if writing.derived(client_no) == (transitions, confirmations, sorted(rows), client.first_ms):
         return
     report.differing.append(client_id)
     writing.drop_derived(client_no)
-    writing.put_transitions(derived.transitions)
-    writing.many(writing.checks.sql("put_confirmations"), derived.confirmations)
-    writing.put_sessions(sessions)
+    writing.put_transitions(transitions)
+    writing.many(writing.checks.sql("put_confirmations"), confirmations)
+    codes = writing.codes()
+    writing.put_sessions(session_rows([(client_no, Sessions(sessions))], codes, texts)[1], codes)
     writing.put_clients(
         [(client.first_ms, int(client.has_strays), client.last_known_at, client.checked_ms, client_no)]
     )

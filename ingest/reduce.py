@@ -78,6 +78,7 @@ from store.model import (
     Kind,
     Session,
     State,
+    Stray,
     Transition,
 )
 
@@ -104,11 +105,11 @@ def session_of(event: Event) -> Session:
 def identity(session: Session) -> Identity:
     """Name what the session's evidence is merged by."""
     if session.session_id:
-        return Identity(session.session_id)
+        return session.session_id
     version = -1 if session.version is None else session.version
     if session.connect_ms is not None:
-        return Identity("", Kind.CONNECTED, session.connect_ms, version)
-    return Identity("", Kind.DISCONNECTED, session.disconnect_ms or 0, version)
+        return Stray(Kind.CONNECTED, session.connect_ms, version)
+    return Stray(Kind.DISCONNECTED, session.disconnect_ms or 0, version)
 
 
 def _smallest(a: int | None, b: int | None) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ingest.checks import check_of
 from ingest.digest import digest
-from ingest.fold import Newest
+from ingest.fold import Last
 from store.checks import Kept
 from store.model import LAG_MS, SECOND_MS, Check, Event, Observation, Watch
 from store.packing import BLOCK, LONGEST_SWEEP_MS, pack_slots, unpack_slots
@@ -134,7 +134,7 @@ def said_in(
     return found
 
 
-def is_stale(check: Check, newest: Newest | None) -> bool:
+def is_stale(check: Check, newest: Last | None) -> bool:
     """Tell whether the API was behind: it named an older instant than it should have known by then."""
     if newest is None or check.named_ms is None or newest.timestamp_ms is None:
         return False

@@ -35,6 +35,11 @@ class Kept(NamedTuple):
     known_at: int
     last_asked_ms: int | None
 
+    @property
+    def about_ms(self) -> int:
+        """Give the instant that it names, else that of asking."""
+        return self.check.asked_ms if self.check.named_ms is None else self.check.named_ms
+
 
 _KEPT = "c.client_id, k.asked_ms, k.state, k.about_ms, k.named, t.text, k.answer, k.known_at, k.last_asked_ms"
 _KEPT_FROM = (

@@ -161,13 +161,15 @@ class Session(NamedTuple):
     reason: str | None
 
 
-class Identity(NamedTuple):
-    """What a session's evidence is merged by: its id; for evidence without one, all that it says of itself."""
+class Stray(NamedTuple):
+    """What evidence without a session id is merged by: all that it says of itself."""
 
-    session_id: str
-    kind: int = 0  # the rest is of evidence without an id: Kind of its one half, its stamp, its version
-    stamp_ms: int = 0
-    version: int = -1  # -1: none
+    kind: Kind  # of its one half
+    stamp_ms: int
+    version: int  # -1: none
+
+
+Identity = str | Stray  # what a session's evidence is merged by: its id, where it bears one
 
 
 class Confirmation(NamedTuple):

@@ -47,8 +47,8 @@ def unpack_id(packed: bytes) -> str:
 
 def pack_identity(identity: Identity) -> bytes:
     """Pack what a session is merged by: its id, or what evidence without one says of itself."""
-    if identity.session_id:
-        return pack_id(identity.session_id)
+    if isinstance(identity, str):
+        return pack_id(identity)
     shape = _STRAY_CONNECT if identity.kind == Kind.CONNECTED else _STRAY_DISCONNECT
     stamp = identity.stamp_ms.to_bytes(8, "big", signed=True)
     return shape + stamp + identity.version.to_bytes(8, "big", signed=True)

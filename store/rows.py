@@ -10,9 +10,19 @@ from __future__ import annotations
 import os
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from store.bulk import (
+    Codes,
+    PostgresCodes,
+    SqliteCodes,
+    SqliteInsert,
+    csv_copy,
+    csv_rows,
+    json_rows,
+    member,
+)
 from store.checks import CONFIRMATION_COLUMNS, CheckRows
 from store.clock import Clock
 from store.engine import Store
@@ -20,6 +30,7 @@ from store.model import Identity, Session
 from store.packing import pack_identity, session_from
 
 Values = tuple[Any, ...]
+Coded = Sequence[Sequence[Any]]  # rows whose session is a code of store/bulk.py
 
 WRITER_LOCK = (
     0x7468 << 42
@@ -44,6 +55,10 @@ class Mark(NamedTuple):
 
     last_known_at: int
     replay_source_no: int | None
+
+
+class SessionHeld(Exception):
+    """A session that was presumed to be new is in the store already."""
 
 
 class Rows(ABC):
@@ -124,10 +139,19 @@ class Rows(ABC):
         return [session_from(*row) for row in rows]
 
     @abstractmethod
-    def put_sessions(self, rows: Sequence[Values]) -> None: ...
+    def codes(self) -> Codes:
+        """Give a code for every session identity, for the rows of one batch."""
 
     @abstractmethod
-    def put_evidence(self, rows: Sequence[Values]) -> int:
+    def add_sessions(self, rows: Coded, codes: Codes) -> None:
+        """Add sessions that are new. Raises SessionHeld where one is not; the transaction is lost then."""
+
+    @abstractmethod
+    def put_sessions(self, rows: Coded, codes: Codes) -> None:
+        """Add sessions, or change them."""
+
+    @abstractmethod
+    def put_evidence(self, rows: Coded, codes: Codes) -> int:
         """Add what is not there yet; give how many that were."""
 
     @abstractmethod
@@ -135,7 +159,7 @@ class Rows(ABC):
         """Add to observations, watches or quarantine what is not there yet; give how many that were."""
 
     @abstractmethod
-    def put_transitions(self, rows: Sequence[Values]) -> None: ...
+    def put_transitions(self, rows: Sequence[Sequence[Any]]) -> None: ...
 
     @abstractmethod
     def supersede(self, rows: Sequence[tuple[int, int, int, int]]) -> None:
@@ -204,6 +228,17 @@ class Rows(ABC):
     def _all(self, statement: str, values: Values) -> list[Values]: ...
 
 
+class Interned(dict[str, int]):
+    """Strings and their numbers; one that is not held is looked up in the rows that are running then."""
+
+    def __init__(self, rows: Callable[[], Rows]) -> None:
+        self._rows = rows
+
+    def __missing__(self, text: str) -> int:
+        self |= self._rows().texts({text})
+        return self[text]
+
+
 _SESSION_COLUMNS = "s.session, s.version, s.connect_ms, s.disconnect_ms, t.text"
 _SESSION_FROM = "session_rows s LEFT JOIN texts t ON t.text_no = s.reason_no"
 _STAMP = "coalesce(s.connect_ms, s.disconnect_ms)"
@@ -220,6 +255,7 @@ _ONCE: dict[str, str] = {
     "watches": "source, from_ms, to_ms, known_at, claimed_at",
     "quarantine": "source_no, position, known_at, reason, detail, length, sha256, head",
 }
+_CURRENT = f"client_no = {member(1)} AND at_ms = {member(2)} AND seq = {member(3)} AND superseded_at IS NULL"
 _SESSION = "client_no, session, version, connect_ms, disconnect_ms, reason_no"
 _UPSERT = (
     " ON CONFLICT (client_no, session) DO UPDATE SET version = excluded.version,"
@@ -243,9 +279,19 @@ def rows_of(store: Store) -> Rows:
 class SqliteRows(Rows):
     """One writer, held by the lock file; every statement is a prepared one."""
 
-    _PUT_EVIDENCE = f"INSERT OR IGNORE INTO evidence ({_EVIDENCE}) VALUES ({_marks(_EVIDENCE)})"
-    _PUT_TRANSITION = f"INSERT INTO transitions ({_TRANSITION}) VALUES ({_marks(_TRANSITION)})"
-    _PUT_SESSION = f"INSERT INTO session_rows ({_SESSION}) VALUES ({_marks(_SESSION)}){_UPSERT}"
+    _PUT_EVIDENCE = SqliteInsert(
+        "INSERT OR IGNORE INTO evidence",
+        _EVIDENCE,
+        coded="session",
+        mostly_alike=("known_at", "claimed_at", "source_no", "thing_no", "extra"),
+    )
+    _PUT_TRANSITIONS = SqliteInsert(
+        "INSERT INTO transitions",
+        _TRANSITION,
+        mostly_alike=("seq", "recorded_at", "superseded_at", "not_before_ms", "not_after_ms"),
+    )
+    _ADD_SESSIONS = SqliteInsert("INSERT INTO session_rows", _SESSION, coded="session")
+    _PUT_SESSIONS = SqliteInsert("INSERT INTO session_rows", _SESSION, _UPSERT, coded="session")
     _TAIL = (
         f"SELECT {_SESSION_COLUMNS} FROM {_SESSION_FROM} WHERE s.client_no = ? ORDER BY {_STAMP} DESC LIMIT ?"
     )
@@ -358,11 +404,20 @@ class SqliteRows(Rows):
     def _sessions(self, statement: str, values: Values) -> list[Session]:
         return [session_from(*row) for row in self._db.execute(statement, values)]
 
-    def put_sessions(self, rows: Sequence[Values]) -> None:
-        self._db.executemany(self._PUT_SESSION, rows)
+    def codes(self) -> SqliteCodes:
+        return SqliteCodes()
 
-    def put_evidence(self, rows: Sequence[Values]) -> int:
-        return self._counted(self._PUT_EVIDENCE, rows)
+    def add_sessions(self, rows: Coded, codes: Codes) -> None:
+        try:
+            self._ADD_SESSIONS.run(self._db, rows, codes)
+        except sqlite3.IntegrityError as error:
+            raise SessionHeld from error
+
+    def put_sessions(self, rows: Coded, codes: Codes) -> None:
+        self._PUT_SESSIONS.run(self._db, rows, codes)
+
+    def put_evidence(self, rows: Coded, codes: Codes) -> int:
+        return self._PUT_EVIDENCE.run(self._db, rows, codes)
 
     def put_once(self, table: str, rows: Sequence[Values]) -> int:
         columns = _ONCE[table]
@@ -373,14 +428,12 @@ class SqliteRows(Rows):
         self._db.executemany(statement, rows)
         return self._db.total_changes - before
 
-    def put_transitions(self, rows: Sequence[Values]) -> None:
-        self._db.executemany(self._PUT_TRANSITION, rows)
+    def put_transitions(self, rows: Sequence[Sequence[Any]]) -> None:
+        self._PUT_TRANSITIONS.run(self._db, rows)
 
     def supersede(self, rows: Sequence[tuple[int, int, int, int]]) -> None:
-        self._db.executemany(
-            "UPDATE transitions SET superseded_at = ?"
-            " WHERE client_no = ? AND at_ms = ? AND seq = ? AND superseded_at IS NULL",
-            rows,
+        self._bulk(
+            f"UPDATE transitions SET superseded_at = {member(0)} FROM json_each(?) WHERE {_CURRENT}", rows
         )
 
     def unsay(self, rows: Sequence[tuple[int, int, int, int]]) -> None:
@@ -390,13 +443,17 @@ class SqliteRows(Rows):
             rows,
         )
 
+    def _bulk(self, statement: str, rows: Sequence[Values]) -> None:
+        if rows:
+            self._db.execute(statement, (json_rows(rows),))
+
     def revive(self, row: Values, known_at: int) -> bool:
         return self._db.execute(self._REVIVE, (*row[:3], known_at, *row[5:])).rowcount == 1
 
     def put_clients(self, rows: Sequence[Values]) -> None:
-        self._db.executemany(
-            "UPDATE clients SET first_ms = ?, has_strays = ?, last_known_at = ?, checked_ms = ?"
-            " WHERE client_no = ?",
+        self._bulk(
+            f"UPDATE clients SET first_ms = {member(0)}, has_strays = {member(1)}, last_known_at = {member(2)},"
+            f" checked_ms = {member(3)} FROM json_each(?) WHERE client_no = {member(4)}",
             rows,
         )
 
@@ -546,15 +603,24 @@ class PostgresRows(Rows):
     def _sessions(self, statement: str, values: Values) -> list[Session]:
         return [session_from(*row) for row in self._db.execute(statement, values).fetchall()]
 
-    def _copy(self, table: str, columns: str, rows: Sequence[Values]) -> None:
-        with (
-            self._db.cursor() as cursor,
-            cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy,
-        ):
-            for row in rows:
-                copy.write_row(row)
+    def _copy(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
+        with self._db.cursor() as cursor, cursor.copy(csv_copy(table, columns)) as copy:
+            copy.write(csv_rows(rows))
 
-    def put_sessions(self, rows: Sequence[Values]) -> None:
+    def codes(self) -> PostgresCodes:
+        return PostgresCodes()
+
+    def add_sessions(self, rows: Coded, codes: Codes) -> None:
+        from psycopg.errors import UniqueViolation
+
+        if not rows:
+            return
+        try:
+            self._copy("session_rows", _SESSION, rows)
+        except UniqueViolation as error:
+            raise SessionHeld from error
+
+    def put_sessions(self, rows: Coded, codes: Codes) -> None:
         if not rows:
             return
         self._copy("session_rows_in", _SESSION, rows)
@@ -563,7 +629,7 @@ class PostgresRows(Rows):
         )
         self._db.execute("TRUNCATE session_rows_in")
 
-    def put_evidence(self, rows: Sequence[Values]) -> int:
+    def put_evidence(self, rows: Coded, codes: Codes) -> int:
         if not rows:
             return 0
         self._copy("evidence_in", _EVIDENCE, rows)
@@ -585,7 +651,7 @@ class PostgresRows(Rows):
             )
             return int(cursor.rowcount)
 
-    def put_transitions(self, rows: Sequence[Values]) -> None:
+    def put_transitions(self, rows: Sequence[Sequence[Any]]) -> None:
         if rows:
             self._copy("transitions", _TRANSITION, rows)
 

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from ingest.decode import decode_stream
+from ingest.files import batches
 from ingest.writer import Writer
 from store.engine import open_writer, parse_url
 from tests.builders import T0
@@ -25,7 +26,6 @@ pytestmark = pytest.mark.bench
 EVENTS = 200_000
 DEVICES = 10_000
 ROUNDS = 3
-BATCH = 20_000
 NAIVE_BATCH = 5_000
 
 
@@ -74,8 +74,8 @@ def ours(url: str, data: bytes) -> None:
     chunks = [data[start : start + (1 << 20)] for start in range(0, len(data), 1 << 20)]
     with open_writer(parse_url(url)) as store, Writer(store) as writer:
         records = decode_stream(chunks, now=lambda: T0 + 10**12)
-        while batch := list(itertools.islice(records, BATCH)):
-            writer.write(batch, source="bench")
+        for _ in writer.write_all(batches(records), source="bench"):
+            pass
 
 
 NAIVE_TABLES = (

@@ -90,7 +90,7 @@ def folds_as_it_reduces(rng: random.Random, told: list[Evidence]) -> None:
                 checks = []
         folded = fold(client, events, memory, checks, known_at)
         memory.keep(client, run, checks, known_at)
-        memory.save(1, folded.sessions)
+        memory.save(1, folded)
         timeline.subtract(folded.removed)
         timeline.update(folded.added)
         for gone in folded.unproved:

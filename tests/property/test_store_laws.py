@@ -62,8 +62,8 @@ def learned(events: Iterable[Event], known_at: int | None = None) -> list[Learne
 
 def ingest(url: str, batches: Iterable[Sequence[Learned]], *, clock: Any = lambda: NOW) -> None:
     with open_writer(parse_url(url)) as store, Writer(store, clock=clock) as writer:
-        for batch in batches:
-            writer.write(batch, source="test")
+        for _ in writer.write_all(batches, source="test"):
+            pass
 
 
 def cut(rng: random.Random, items: Sequence[Learned], most: int) -> list[Sequence[Learned]]:

@@ -1,0 +1,167 @@
+"""Writing batches: one while the next is folded gives what one after another gives, whatever is found out late."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from ingest.writer import Counts, Writer
+from store.engine import open_writer, parse_url
+from store.model import HOUR_MS, MINUTE_MS, Event, Learned, Observation
+from store.packing import pack_id, unpack_id
+from store.schema import metadata
+from tests.builders import T0, connect, disconnect, observed
+from tests.strategies import checked_history
+
+NOW = T0 + 400 * 24 * HOUR_MS
+
+
+def learned(evidence: Event | Observation, known_at: int | None = None) -> Learned:
+    return Learned(evidence, 0, known_at)
+
+
+def every_row(url: str) -> dict[str, list[Any]]:
+    """Read all that a store holds, numbers of interned strings and moments of learning included."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        found = {
+            name: sorted(tuple(row) for row in connection.execute(sa.select(table)))
+            if table.primary_key
+            else []
+            for name, table in metadata.tables.items()
+        }
+    engine.dispose()
+    return found
+
+
+def in_one_go(url: str, batches: Sequence[Sequence[Learned]]) -> list[Counts]:
+    with open_writer(parse_url(url)) as store, Writer(store, clock=lambda: NOW) as writer:
+        return list(writer.write_all(batches, source="test"))
+
+
+def one_by_one(url: str, batches: Sequence[Sequence[Learned]]) -> list[Counts]:
+    with open_writer(parse_url(url)) as store, Writer(store, clock=lambda: NOW) as writer:
+        return [writer.write(batch, source="test") for batch in batches]
+
+
+def drawn(rng: random.Random, *, recorded: bool) -> list[Sequence[Learned]]:
+    """Draw many clients' histories, checks included, in batches of random sizes; some of them come twice."""
+    evidence: list[Event | Observation] = []
+    for number in range(60):
+        one = checked_history(rng, f"client-{number}")
+        evidence += [*one.events, *map(observed, one.checks)]
+    rng.shuffle(evidence)
+    moments = itertools.count(NOW - 10**9, rng.choice((1, 1_000)))
+    items = [learned(each, next(moments) if recorded and rng.random() < 0.9 else None) for each in evidence]
+    batches: list[Sequence[Learned]] = []
+    while items:
+        size = rng.randint(1, 200)
+        batches.append(items[:size])
+        items = items[size:]
+        if recorded and rng.random() < 0.2:  # learned live, copies may make the clock tick
+            batches.append(rng.choice(batches))
+    return batches
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_in_one_go_is_one_by_one(
+    sqlite_store_url: str, tmp_path: Any, rng: random.Random, recorded: bool
+) -> None:
+    batches = drawn(rng, recorded=recorded)
+    other = f"sqlite:///{tmp_path}/other.db"
+    assert in_one_go(sqlite_store_url, batches) == one_by_one(other, batches)
+    assert every_row(sqlite_store_url) == every_row(other)
+
+
+def long_history(client_id: str) -> list[Event]:
+    """Give more sessions than a writer keeps in mind, hours apart."""
+    events: list[Event] = []
+    for number in range(40):
+        at_ms, session = T0 + number * HOUR_MS, f"{client_id}-{number}"
+        events.append(connect(at_ms, session=session, version=number, client_id=client_id))
+        events.append(disconnect(at_ms + MINUTE_MS, session=session, version=number, client_id=client_id))
+    return events
+
+
+def test_a_session_that_only_seems_new_is_found_in_the_store(store_url: str, tmp_path: Any) -> None:
+    """Its id comes again, later than all else: what was presumed is verified, and folded again."""
+    events = [*long_history("a"), *long_history("b")]
+    again = [connect(T0 + 50 * HOUR_MS, session="a-3", version=3, client_id="a")]
+    after = [connect(T0 + 51 * HOUR_MS, session="b-x", version=40, client_id="b")]
+    batches = [[learned(each) for each in part] for part in (events, again, after)]
+    counts = in_one_go(store_url, batches)
+    assert [each.stored for each in counts] == [160, 1, 1]
+    assert counts[1].conflicts == 1
+    assert counts[1].transitions == 0  # the smallest stamp of the session is the one that was held
+    held = every_row(store_url)
+    assert len(held["session_rows"]) == 81
+    (session,) = [row for row in held["session_rows"] if row[1] == pack_id("a-3")]
+    assert session[3] == T0 + 3 * HOUR_MS
+    assert len(held["transitions"]) == 161
+
+
+def test_a_batch_without_news_does_not_move_what_the_next_is_known_from(sqlite_store_url: str) -> None:
+    """A recording goes on where the store ended, though copies known now came between."""
+    first = connect(T0, session="s", version=0)
+    later = [disconnect(T0 + n * MINUTE_MS, session=f"t{n}", version=n) for n in range(2)]
+    batches = [
+        [learned(first, NOW - 500_000)],
+        [learned(first)],
+        [learned(later[0], NOW - 400_000)],
+        [learned(later[1], NOW - 300_000)],
+    ]
+    counts = in_one_go(sqlite_store_url, batches)
+    assert [(each.stored, each.duplicates) for each in counts] == [(1, 0), (0, 1), (1, 0), (1, 0)]
+    assert {row[4] for row in every_row(sqlite_store_url)["evidence"]} == {
+        NOW - 500_000,
+        NOW - 400_000,
+        NOW - 300_000,
+    }
+
+
+def test_what_was_read_before_a_source_failed_is_written(store_url: str) -> None:
+    def batches() -> Iterator[list[Learned]]:
+        for number in range(3):
+            yield [learned(connect(T0 + number * HOUR_MS, session=f"s{number}", version=number))]
+        raise OSError("the cable")
+
+    with open_writer(parse_url(store_url)) as store, Writer(store) as writer:
+        writing = writer.write_all(batches(), source="test")
+        assert [next(writing).stored for _ in range(3)] == [1, 1, 1]
+        with pytest.raises(OSError, match="the cable"):
+            next(writing)
+        writer.write([learned(connect(T0 + 9 * HOUR_MS, session="s9", version=9))], source="test")
+    assert len(every_row(store_url)["evidence"]) == 4
+
+
+def test_whoever_stops_listening_leaves_a_sound_store(store_url: str) -> None:
+    events = long_history("a")
+    with open_writer(parse_url(store_url)) as store, Writer(store) as writer:
+        writing = writer.write_all([[learned(each)] for each in events], source="test")
+        next(writing)
+        writing.close()  # type: ignore[attr-defined]
+        assert sum(c.stored for c in writer.write_all([[learned(e) for e in events]], source="test")) > 70
+    assert len(every_row(store_url)["evidence"]) == 80
+
+
+IDS = ["a" * 32, "00000000-0000-0000-0000-000000000000", "x", "é" * 500, 'q"\\', "\\.", "y" * 1_024]
+
+
+def test_rows_in_bulk_keep_every_kind_of_id_and_text(store_url: str) -> None:
+    """Ids of any shape, and members that no column has, travel to either engine and back."""
+    extra = '{"a\\u0000b":["\\"quoted\\"","line\\nend","],[","null",null,1.5e300]}'
+    batch = [
+        learned(connect(T0 + n * HOUR_MS, session=one, version=2**62, extra=extra if n % 2 else None))
+        for n, one in enumerate(IDS)
+    ]
+    in_one_go(store_url, [batch])
+    rows = every_row(store_url)
+    assert [unpack_id(row[7]) for row in rows["evidence"]] == IDS
+    assert [row[14] for row in rows["evidence"]] == [extra if n % 2 else None for n in range(len(IDS))]
+    assert {row[8] for row in rows["evidence"]} == {2**62}
+    assert sorted(unpack_id(row[1]) for row in rows["session_rows"]) == sorted(IDS)
