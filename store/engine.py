@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +41,16 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 )
 
 
+# What a URL may say after its `?` that is safe to print. All else is masked: a password may stand under a name
+# that is misspelt, and libpq has several that are secret.
+_PUBLIC_OPTIONS = frozenset(
+    {"application_name", "connect_timeout", "dbname", "host", "hostaddr", "port", "service", "sslmode"}
+    | {"target_session_attrs", "user"}
+)
+# What libpq takes and we do not; as a path it would be printed, password and all.
+_CONNINFO = re.compile(r"postgres(?:ql)?(?:\+\w+)?:|(?:.*\W)?password\s*=", re.DOTALL)
+
+
 def default_path() -> Path:
     """Give the place of the embedded store of this user."""
     data = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
@@ -51,12 +62,15 @@ def parse_url(text: str | None) -> URL:
     if not text:
         return URL.create("sqlite", database=str(default_path()))
     if "://" not in text:
+        if _CONNINFO.match(text):
+            raise UsageError("Give postgresql://USER@HOST/DB; a file of such a name is sqlite:///PATH.")
         return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ... of a port that is none, which may be half of a password
         raise UsageError(
-            "That is no store URL; give sqlite:///PATH, postgresql://HOST/DB or a path."
+            "That is no store URL; give sqlite:///PATH, postgresql://HOST/DB or a path. In a password, write"
+            " what is neither letter nor digit as %XX; several hosts as ?host=A:PORT&host=B:PORT."
         ) from None
     backend = url.get_backend_name()
     if backend == "sqlite":
@@ -64,13 +78,29 @@ def parse_url(text: str | None) -> URL:
             raise UsageError("A SQLite store needs a file: sqlite:///PATH (four slashes for a full path).")
         return url.set(drivername="sqlite", database=str(Path(url.database).absolute()))
     if backend == "postgresql":
+        if "@" in (url.host or ""):
+            raise UsageError("There are two @ in the store's URL; in a password, write @ as %40.")
         return url.set(drivername="postgresql+psycopg")
     raise UsageError(f"{backend} is no engine for a store; give sqlite:///PATH or postgresql://HOST/DB.")
 
 
 def masked(url: URL) -> str:
-    """Render a URL for people and logs: without its password."""
-    return url.render_as_string(hide_password=True)
+    """Render a URL for people and logs: without its password, nor any option that may hold a secret."""
+    query = {name: value if name in _PUBLIC_OPTIONS else "***" for name, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def _without_secrets(url: URL, text: str) -> str:
+    """Take out of a driver's message what `masked` hides of the URL; libpq repeats an option's bad value."""
+    hidden = [url.password] if url.password else []
+    for name, value in url.query.items():
+        if name not in _PUBLIC_OPTIONS:
+            hidden += [value] if isinstance(value, str) else value
+    for secret in sorted(hidden, key=len, reverse=True):
+        # As a whole word: a password that is as short as a word of the message would make it unreadable.
+        if secret and secret != url.username:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return text
 
 
 class Store:
@@ -157,6 +187,7 @@ def translated(url: URL) -> Iterator[None]:
 
 def _explained(url: URL, error: BaseException) -> StoreError:
     detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    detail = _without_secrets(url, detail)
     if "locked" in detail or "busy" in detail:
         return StoreBusy()
     if "disk is full" in detail or "No space left" in detail:
@@ -239,7 +270,14 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, read_only=read_only)
     try:
-        return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        return sa.create_engine(
+            url,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 10},
+            hide_parameters=True,  # names and addresses have no business in an error
+        )
+    except ArgumentError:
+        raise UsageError(f"{masked(url)} cannot be understood; check its hosts and ports.") from None
     except ModuleNotFoundError:
         raise UsageError("PostgreSQL needs a driver: pip install 'thingline[postgres]'.") from None
 
@@ -264,7 +302,7 @@ def _sqlite_engine(url: URL, *, read_only: bool) -> Engine:
             connection.execute("PRAGMA cache_size=-32768")
         return connection
 
-    engine = sa.create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
     sa.event.listen(engine, "begin", _begin)
     return engine
 
