@@ -9,6 +9,13 @@ from typing import Any
 import click
 from sqlalchemy.engine import URL
 
+from ingest.redact_options import (
+    key_file_option,
+    redact_export_option,
+    redact_ingest_option,
+    redaction_in,
+    redaction_out,
+)
 from store.clock import system_clock
 from store.engine import masked, open_reader, open_writer, parse_url
 from store.errors import BadTime, SourceError
@@ -26,6 +33,7 @@ from store.options import described, json_option, realm_option, store_option
         "thingline ingest firehose/2026/11/",
         "aws s3 cp s3://bucket/key - | thingline ingest -",
         "aws iot get-thing-connectivity-data --thing-name T | thingline ingest --asked-at now -",
+        "thingline ingest --redact ip=drop --redact principal=hash --redact-key-file key events.ndjson",
     ),
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
@@ -35,14 +43,25 @@ from store.options import described, json_option, realm_option, store_option
     help="When AWS was asked for results that do not say it themselves: now, ISO 8601 with a zone, or epoch s or ms."
     " Without it a result counts as asked at the instant that it names, and proves no more than that.",
 )
+@redact_ingest_option
+@key_file_option
 @store_option
 @realm_option
 @json_option
-def ingest(paths: tuple[str, ...], asked_at: str | None, url: str | None, realm: str, as_json: bool) -> int:
+def ingest(
+    paths: tuple[str, ...],
+    asked_at: str | None,
+    redacted: tuple[str, ...],
+    key_file: Path | None,
+    url: str | None,
+    realm: str,
+    as_json: bool,
+) -> int:
     from ingest.files import ingest_file, named
     from ingest.writer import Counts, Writer
 
     asked_ms = None if asked_at is None else _asked_ms(asked_at)
+    redact = redaction_in(redacted, key_file)
     files = named(paths)
     total = Counts()
     faults: list[str] = []
@@ -51,12 +70,12 @@ def ingest(paths: tuple[str, ...], asked_at: str | None, url: str | None, realm:
     with open_writer(place) as store, Writer(store, realm=realm) as writer:
         for path in files:
             counts, fault = ingest_file(
-                path, writer, clock=system_clock, progress=shown.update, asked_ms=asked_ms
+                path, writer, clock=system_clock, progress=shown.update, asked_ms=asked_ms, redact=redact
             )
             shown.done(path)
             total.add(counts)
             if fault is not None:
-                faults.append(f"{path}: {fault}")
+                faults.append(f"{path if redact is None else redact.source(path)}: {fault}")
     shown.end()
     if as_json:
         import json
@@ -160,17 +179,25 @@ def export() -> None:
         " it, moments of learning included.",
         "thingline export evidence > evidence.ndjson",
         "thingline export evidence | thingline ingest --store copy.db -",
+        "thingline export evidence --redact number > for-the-vendor.ndjson",
     ),
 )
+@redact_export_option
+@key_file_option
 @store_option
-def export_evidence(url: str | None) -> int:
+def export_evidence(redacted: tuple[str, ...], key_file: Path | None, url: str | None) -> int:
     from ingest.export import recording
+    from ingest.refusal import Unreadable
 
+    redaction_of = redaction_out(redacted, key_file)
+    left_out: list[Unreadable] = []
     out = sys.stdout.buffer
     with open_reader(parse_url(url)) as store:
-        for line in recording(store):
+        for line in recording(store, redaction_of, left_out.append):
             out.write(line)
     out.flush()
+    if left_out:
+        click.echo(f"left out, for new names make them more than 1 MiB: {len(left_out):,} records", err=True)
     return 0
 
 
@@ -221,14 +248,17 @@ def quarantine_show(number: int, url: str | None) -> int:
         "thingline quarantine replay",
     ),
 )
+@redact_ingest_option
+@key_file_option
 @store_option
 @realm_option
-def quarantine_replay(url: str | None, realm: str) -> int:
+def quarantine_replay(redacted: tuple[str, ...], key_file: Path | None, url: str | None, realm: str) -> int:
     from ingest.quarantine import replay
     from ingest.writer import Writer
 
+    redact = redaction_in(redacted, key_file)
     with open_writer(_existing(url)) as store, Writer(store, realm=realm) as writer:
-        tried, read, counts = replay(store, writer, clock=system_clock)
+        tried, read, counts = replay(store, writer, clock=system_clock, redact=redact)
     click.echo(f"{tried:,} tried, {read:,} read, {counts.stored:,} new pieces of evidence")
     return 0
 

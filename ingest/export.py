@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
 from ingest.decode import RECORDING_HEADER, recording_line
+from ingest.redact import IP, NAME, PRINCIPAL, Redaction
+from ingest.refusal import Unreadable
 from ingest.sweeps import asked_in, body_of
 from store.checks import SWEEP_COLUMNS
 from store.engine import Store
@@ -25,13 +27,39 @@ _ANSWERS = (
 _SWEEPS = f"SELECT {SWEEP_COLUMNS} FROM sweeps ORDER BY known_at, asked_ms, block_no"
 _WATCHES = "SELECT known_at, source, from_ms, to_ms FROM watches ORDER BY known_at, source, from_ms, to_ms"
 
+_KNOWN = {
+    NAME: (
+        "SELECT client_id FROM clients",
+        "SELECT thing_name FROM things",
+        "SELECT DISTINCT subject FROM observations WHERE subject IS NOT NULL",
+    ),
+    PRINCIPAL: ("SELECT text FROM texts WHERE text_no IN (SELECT principal_no FROM evidence)",),
+    IP: ("SELECT text FROM texts WHERE text_no IN (SELECT ip_no FROM evidence)",),
+}
 
-def recording(store: Store) -> Iterator[bytes]:
-    """Write the store's evidence line by line, ascending by known_at; one snapshot, constant memory."""
+
+def recording(
+    store: Store,
+    redaction_of: Callable[[Mapping[str, Collection[str]]], Redaction] | None = None,
+    left_out: Callable[[Unreadable], None] = lambda reason: None,
+) -> Iterator[bytes]:
+    """Write the store's evidence line by line, ascending by known_at; one snapshot, constant memory.
+
+    With `redaction_of`, which is told the store's names, principals and addresses (held in memory, then), every
+    line is redacted. `left_out` is told of a piece that longer names make too large for a record.
+    """
     from heapq import merge
 
     yield RECORDING_HEADER
     with store.streaming() as run:
+        redact = None
+        if redaction_of is not None:
+            redact = redaction_of(
+                {
+                    member: {row[0] for query in queries for row in run(query)}
+                    for member, queries in _KNOWN.items()
+                }
+            )
         streams: list[Iterator[tuple[int, Evidence]]] = [
             ((row[0], event_from(row[1:])) for row in run(_EVENTS)),
             ((row[0], Observation(*row[1:])) for row in run(_OBSERVATIONS)),
@@ -39,6 +67,12 @@ def recording(store: Store) -> Iterator[bytes]:
             ((row[0], Watch(*row[1:])) for row in run(_WATCHES)),
         ]
         for known_at, evidence in merge(*streams, key=_known_at):
+            if redact is not None:
+                try:
+                    evidence = redact.evidence(evidence)
+                except Unreadable as reason:
+                    left_out(reason)
+                    continue
             yield recording_line(evidence, known_at)
 
 

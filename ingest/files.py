@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingest.decode import decode_stream
+from ingest.redact import Redaction
 from ingest.writer import Counts, Writer
 from store.clock import Clock
 from store.errors import SourceError
@@ -54,12 +55,14 @@ def ingest_file(
     clock: Clock,
     progress: Callable[[int, Counts], None],
     asked_ms: int | None = None,
+    redact: Redaction | None = None,
 ) -> tuple[Counts, str | None]:
     """Ingest one file (`-`: standard input), a transaction a batch.
 
     Gives what became of it, and what is wrong with it as a whole, if anything. `progress` is told the bytes
     read so far and the counts after every batch. `asked_ms` is when the API was asked, in epoch ms, for
-    results that do not say it. Raises SourceError where it cannot be opened or read.
+    results that do not say it. `redact` is done to each record, and to the name of the file, before they are
+    written. Raises SourceError where it cannot be opened or read.
     """
     total = Counts()
     read = 0
@@ -69,11 +72,13 @@ def ingest_file(
         read += piece
 
     fault: str | None = None
-    name = "stdin" if path == "-" else path
+    name = "stdin" if path == "-" else path if redact is None else redact.source(path)
     try:
         source = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115 - closed below
         with source:
             records = decode_stream(chunks(source, count), now=clock, asked_ms=asked_ms)
+            if redact is not None:
+                records = map(redact.record, records)
             broken = _Broken(records)
             for counts in writer.write_all(batches(broken), source=name):
                 total.add(counts)

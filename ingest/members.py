@@ -21,12 +21,12 @@ CLIENT_NAMES = ("clientId", "clientID", "ClientId", "client_id", "client_Id", "d
 TYPE_NAMES = ("eventType", "event_type")
 TOPIC_NAMES = ("topic", "eventTopic", "mqttTopic")
 
-_TOPIC = re.compile(
+TOPIC = re.compile(
     r"\$aws/events/(?:presence/(connected|disconnected|connect_failed)"
     r"|subscriptions/(subscribed|unsubscribed))/(.+)",
     re.DOTALL,
 )
-_THING_ARN = re.compile(r"arn:[^:]*:iot:[^:]*:[^:]*:thing/(.+)", re.DOTALL)
+THING_ARN = re.compile(r"arn:[^:]*:iot:[^:]*:[^:]*:thing/(.+)", re.DOTALL)
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _MOST_VERSION = 2**63
 # The registry writes ms and no rule rewrites them; AWS's own example lies in 2009.
@@ -93,7 +93,7 @@ def event_kind(members: dict[str, Any]) -> Kind | str | None:
 def _topic(members: dict[str, Any]) -> tuple[str, str] | None:
     for name in TOPIC_NAMES:
         value = members.get(name)
-        if isinstance(value, str) and (match := _TOPIC.fullmatch(value)):
+        if isinstance(value, str) and (match := TOPIC.fullmatch(value)):
             return match[1] or match[2], match[3]
     return None
 
@@ -195,7 +195,7 @@ def read_registry(members: dict[str, Any], receipt_ms: int, asked_ms: int | None
         at_ms = required_stamp_ms(stamp, "timestamp", receipt_ms)
     subject = name_of(members, "thingName")
     arn = members.get("thingArn")
-    if subject is None and isinstance(arn, str) and (match := _THING_ARN.fullmatch(arn)):
+    if subject is None and isinstance(arn, str) and (match := THING_ARN.fullmatch(arn)):
         subject = storable(match[1])
     return Observation("registry", subject, at_ms, body_of(members))
 

@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from ingest.decode import decode_message
+from ingest.redact import Redaction
+from ingest.refusal import HEAD_BYTES
 from ingest.writer import Counts, Writer
 from store.clock import Clock
 from store.engine import Store, translated
@@ -39,16 +41,20 @@ def head_of(store: Store, number: int) -> bytes:
     return bytes(head)
 
 
-def replay(store: Store, writer: Writer, *, clock: Clock) -> tuple[int, int, Counts]:
+def replay(
+    store: Store, writer: Writer, *, clock: Clock, redact: Redaction | None = None
+) -> tuple[int, int, Counts]:
     """Decode again what is kept whole; gives how many were tried, how many read, and what became of them.
 
-    A record counts as read when nothing in it is refused any more. Run again, it finds less to do.
+    A record counts as read when nothing in it is refused any more. Run again, it finds less to do. `redact` is
+    done to what is read.
     """
     q = quarantine.c
     query = (
         sa.select(q.quarantine_no, q.head, q.position, texts.c.text)
         .join(texts, texts.c.text_no == q.source_no)
-        .where(q.replayed_at.is_(None), q.length == sa.func.length(q.head))
+        # Not by the length of the head, which redaction changes.
+        .where(q.replayed_at.is_(None), q.length <= HEAD_BYTES)
         .order_by(q.quarantine_no)
     )
     total = Counts()
@@ -61,7 +67,7 @@ def replay(store: Store, writer: Writer, *, clock: Clock) -> tuple[int, int, Cou
         learned = [record for record in records if isinstance(record, Learned)]
         if not learned or len(learned) < len(records):
             continue
-        total.add(writer.write(learned, source=source))
+        total.add(writer.write(learned if redact is None else [*map(redact.record, learned)], source=source))
         with translated(store.url), store.engine.begin() as connection:
             mark = sa.update(quarantine).where(q.quarantine_no == number).values(replayed_at=clock())
             connection.execute(mark)
