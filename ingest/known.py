@@ -20,24 +20,24 @@ class Known:
         for name in self._names:
             lengths.setdefault(name[:_SHORT], set()).add(len(name))
         self._lengths = {start: sorted(found, reverse=True) for start, found in lengths.items()}
+        self._sizes = sorted({len(start) for start in lengths}, reverse=True)
 
     def replaced(self, text: str, substitute: Callable[[str], str], *, words: bool = False) -> str:
         """Replace each name in `text`; with `words`, only where letters and digits do not run on around it."""
         if text in self._names:
             return substitute(text)
+        starts, sizes = self._lengths, self._sizes
+        places = [at for at in range(len(text)) for size in sizes if text[at : at + size] in starts]
         pieces: list[str] = []
-        done = at = 0
-        while at < len(text):
-            name = self._at(text, at, words)
-            if name is None:
-                at += 1
-                continue
-            pieces += (text[done:at], substitute(name))
-            done = at = at + len(name)
-        return "".join([*pieces, text[done:]]) if done else text
+        done = 0
+        for at in places:
+            if at >= done and (name := self._at(text, at, words)):
+                pieces += (text[done:at], substitute(name))
+                done = at + len(name)
+        return "".join([*pieces, text[done:]]) if pieces else text
 
     def _at(self, text: str, at: int, words: bool) -> str | None:
-        for size in range(_SHORT, 0, -1):
+        for size in self._sizes:
             for length in self._lengths.get(text[at : at + size], ()):
                 name = text[at : at + length]
                 if name not in self._names or len(name) < length:

@@ -184,7 +184,7 @@ class Redaction:
         client_id, kind, at_ms, session_id, version, reason, initiated, principal, ip, thing, _ = event
         if self._rename is not None:
             client_id = self._renamed(client_id)
-            session_id = None if session_id is None else self._without_known(session_id)
+            session_id = None if session_id is None else self._session(session_id)
             thing = None if thing is None else self._renamed(thing)
         principal = None if principal is None else self._principal(principal)
         ip = None if ip is None else self._ip(ip)
@@ -216,7 +216,7 @@ class Redaction:
             elif name in _TOLD and not isinstance(value, (dict, list)):
                 redacted[name] = value
             elif name == "sessionIdentifier" and isinstance(value, str):
-                redacted[name] = self._without_known(value) if self._rename else value
+                redacted[name] = self._session(value)
             elif name in TOPIC_NAMES and isinstance(value, str) and (match := TOPIC.fullmatch(value)):
                 redacted[name] = value[: match.start(3)] + self._renamed(match[3])
             elif self._rename is None or name in _OURS or bearer is not None:
@@ -244,6 +244,10 @@ class Redaction:
         if self._rename is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
             return 0  # nobody reads a number as a name, but a name it may be
         return self._value(value)
+
+    def _session(self, session_id: str) -> str:
+        """Rename a session id in which something known stands; as a whole, so that no two become one."""
+        return session_id if self._without_known(session_id) == session_id else self._renamed(session_id)
 
     def _renamed(self, name: str) -> str:
         return name if self._rename is None else self._rename(name) or REDACTED

@@ -26,7 +26,7 @@ from store.errors import UsageError
 from store.model import Event, Kind, Learned, Observation, Rejected, Watch
 from tests.builders import T0
 from tests.ingest.test_decode_laws import JSON, NOW_MS, events
-from tests.strategies import history
+from tests.strategies import complete_history, history
 
 KEY = b"a key of thirty-two characters.."
 ADDRESS, ADDRESS6 = "203.0.113.77", "2001:db8:17::4711"
@@ -335,6 +335,19 @@ def test_a_renamed_event_is_what_decoding_its_renamed_json_gives(
         assert (renamed.thing_name == renamed.client_id) == (event.thing_name == event.client_id)
 
 
+def test_a_renamed_timeline_is_the_same(rng: random.Random) -> None:
+    """Also where principals that are dropped stand in session ids, which must stay apart."""
+    for number in range(500):
+        one = complete_history(rng, f"client-{number}")
+        ids = {event.session_id for event in one.events if event.session_id}
+        known = {NAME: [one.client_id], PRINCIPAL: [text for text in ids if rng.random() < 0.5]}
+        redact = redaction({IP: DROP, PRINCIPAL: DROP, NAME: NUMBER}, known=known)
+        renamed = [redact.evidence(event) for event in one.events]
+        assert {event.client_id for event in renamed if isinstance(event, Event)} == {"thing-1"}
+        assert not any(text in str(renamed) for text in known[PRINCIPAL])
+        assert reduce_events(renamed) == reduce_events(one.events), one  # type: ignore[arg-type]
+
+
 def test_a_name_is_alike_wherever_it_stands() -> None:
     redact = redaction({NAME: NUMBER}, known={NAME: ["pump-17", "pump-18", "plant/7/valve"]})
     said = [
@@ -352,27 +365,27 @@ def test_a_name_is_alike_wherever_it_stands() -> None:
     assert events_out == [
         connected(
             clientId="thing-1",
-            sessionIdentifier="thing-1-1",
-            topics=["site/thing-1/state", "thing-11", "$share/g/thing-2"],
+            sessionIdentifier="thing-2",
+            topics=["site/thing-1/state", "thing-11", "$share/g/thing-3"],
         ),
         connected(
             clientId="thing-1",
-            thingName="thing-2",
+            thingName="thing-3",
             principalIdentifier="AROA:thing-1",
-            attributes={"thing-2": "of thing-1"},
+            attributes={"thing-3": "of thing-1"},
         ),
-        {"topic": "$aws/events/presence/connected/thing-3", "timestamp": T0},
+        {"topic": "$aws/events/presence/connected/thing-4", "timestamp": T0},
     ]
     event = redact.evidence(evidence(registry))
     assert isinstance(event, Observation)
-    assert event.subject == "thing-2"
+    assert event.subject == "thing-3"
     assert json.loads(event.body) == {
         **registry,
-        "thingArn": "arn:aws:iot:eu-west-1:000000000000:thing/thing-2",
+        "thingArn": "arn:aws:iot:eu-west-1:000000000000:thing/thing-3",
         "accountId": "000000000000",
     }
     watch = redact.evidence(Watch("mqtt of pump-17", T0, T0 + 1))
-    assert watch == Watch("thing-4", T0, T0 + 1)
+    assert watch == Watch("thing-5", T0, T0 + 1)
 
 
 def test_a_thing_that_is_called_as_a_number_would_be_keeps_that_to_itself() -> None:
