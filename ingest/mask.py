@@ -116,7 +116,7 @@ def _masked(raw: bytes, substitutes: Mapping[str, Substitute], *, cut: bool, env
     """Mask bytes; None where they are not text."""
     if is_binary(raw, whole=False):
         return None
-    text = raw.decode("utf-8", "surrogateescape")
+    text = raw.decode("utf-8", "surrogateescape")  # its last character may be cut in two
     if cut and IP in substitutes:
         text = _CUT.sub("", text)  # perhaps half an address
 
@@ -141,8 +141,12 @@ def _masked(raw: bytes, substitutes: Mapping[str, Substitute], *, cut: bool, env
             return REDACTED
         inner_cut = cut and match.end() == len(match.string)
         found = _masked(inner, substitutes, cut=inner_cut, envelopes=envelopes + 1)
-        return match[0] if found is None or found == inner else base64.b64encode(found).decode("ascii")
+        if found is None:  # most likely an id; but it may be text in another encoding
+            foreign = inner.replace(b"\0", b"").decode("latin-1")
+            return match[0] if masked(foreign) == foreign else REDACTED
+        return match[0] if found == inner else base64.b64encode(found).decode("ascii")
 
-    text = _MEMBER.sub(member, text)
-    text = _BASE64.sub(enclosed, text)
-    return masked_text(text, substitutes).encode("utf-8", "surrogateescape")
+    def masked(text: str) -> str:
+        return masked_text(_MEMBER.sub(member, text), substitutes)
+
+    return masked(_BASE64.sub(enclosed, _MEMBER.sub(member, text))).encode("utf-8", "surrogateescape")

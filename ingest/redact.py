@@ -72,10 +72,8 @@ class Numbered:
     """Numbers in the order in which texts are met: alike within one export, and no key to keep."""
 
     def __init__(self, prefix: str, taken: Collection[str]) -> None:
-        while any(
-            name.startswith(f"{prefix}-") for name in taken
-        ):  # else one thing would bear another's name
-            prefix += "x"
+        while any(name.startswith(f"{prefix}-") for name in taken):
+            prefix += "x"  # or one thing would bear another's name
         self._prefix = prefix
         self._seen: dict[str, str] = {}
 
@@ -104,6 +102,10 @@ def rules_of(said: Sequence[str], members: Sequence[str], ways: Sequence[str]) -
                 )
             if rules.setdefault(one, way) != way:
                 raise UsageError(f"--redact says two ways for {one}; give one.")
+    if said and not rules:
+        raise UsageError(
+            "--redact is empty, and nothing would be redacted; say what is to be, or leave it out."
+        )
     return rules
 
 
