@@ -20,7 +20,7 @@ from ingest.encode import to_json
 from ingest.known import Known
 from ingest.mask import IP, PRINCIPAL, REDACTED, Substitute, bearer_of, masked_head, masked_text
 from ingest.members import CLIENT_NAMES, THING_ARN, TOPIC, TOPIC_NAMES, body_of, read_event
-from ingest.refusal import Unreadable
+from ingest.refusal import Unreadable, rejected
 from ingest.stamps import END_MS
 from store.errors import UsageError
 from store.model import Event, Evidence, Learned, Observation, Rejected, Watch
@@ -152,15 +152,22 @@ class Redaction:
         self._ip, self._principal = ways.get(IP, stay), ways.get(PRINCIPAL, stay)
 
     def record(self, record: Learned | Rejected) -> Learned | Rejected:
-        """Redact evidence, or the head of what is none: its length and SHA-256 stay those of what arrived."""
+        """Redact evidence, or the head of what is none: its length and SHA-256 stay those of what arrived.
+
+        Evidence that becomes too large is refused.
+        """
         if type(record) is Learned:
-            return _new(Learned, (self.evidence(record.evidence), record.position, record.known_at_ms))
+            try:
+                return _new(Learned, (self.evidence(record.evidence), record.position, record.known_at_ms))
+            except Unreadable as error:
+                whole = json.dumps(to_json(record.evidence), separators=(",", ":")).encode("ascii")
+                record = rejected(error.reason, error.detail, whole, record.position)
         assert isinstance(record, Rejected)
         cut = record.length > len(record.head)
         return replace(record, head=masked_head(record.head, self._ways, cut=cut))
 
     def evidence(self, evidence: Evidence) -> Evidence:
-        """Redact one piece of evidence. Raises Unreadable where new names make it larger than a record may be."""
+        """Redact one piece of evidence. Raises Unreadable where that makes it larger than a record may be."""
         if type(evidence) is Event and evidence.extra is None:
             return self._plain(evidence)
         if isinstance(evidence, Watch):

@@ -206,6 +206,15 @@ def test_a_record_that_hashes_would_make_too_large_loses_them() -> None:
     assert redacted == evidence(connected(note="stays"))
 
 
+def test_a_record_that_becomes_too_large_all_the_same_is_refused_and_not_lost() -> None:
+    event = evidence(connected(hops=["::1"] * 140_000))
+    refused = both().record(Learned(event, 7))
+    assert isinstance(refused, Rejected)
+    assert (refused.reason, refused.position) == ("too-large", 7)
+    assert refused.length > 800_000
+    assert b"::1" not in refused.head
+
+
 # --- What could not be read ---------------------------------------------------------------------------------
 
 BROKEN = json.dumps(connected(**PERSONAL, note=f"at {ADDRESS6}", principal="AROAEXAMPLE:ann"))[:-1]
