@@ -1,0 +1,338 @@
+"""Asks the store, on one driver connection, inside snapshots, and remembers what cannot change.
+
+Decides nothing: how sure a stretch is stands in store/certainty.py, who speaks for a thing in store/identity.py,
+and the statements in store/seeks.py.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from store.certainty import Period, Seen, bounds_of, merged, period_at
+from store.model import DEFAULT_REALM, LAG_MS
+from store.packing import BLOCK, SLOT_BYTES, slot_ms
+from store.seeks import prepared, seen_from
+from store.watermark import watermark
+
+MOST_NAMES = 100_000  # remembered at once
+MOST_MOMENTS = 1_000  # of learning, likewise
+_NEVER_MS = 1 << 62
+
+# Of PostgreSQL: whether anything was committed since shows in which transactions a snapshot sees.
+_BEGIN_AND_TELL = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_current_snapshot()::text"
+
+
+class Beginnings:
+    """When the store's evidence begins, as known at moments already asked about.
+
+    The earliest evidence known at K, itself known since J, is the earliest known at every moment from J to K;
+    and what was known below the watermark never changes.
+    """
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[int, int, int]] = []  # (J, K, begins_ms), disjoint, ascending
+
+    def begun(self, at_ms: int, known_at: int) -> bool | None:
+        """Tell whether there is evidence up to an instant, as known at a moment; None where that is not remembered."""
+        place = bisect_left(self._spans, known_at, key=_until)
+        if place < len(self._spans):
+            since, _, begins_ms = self._spans[place]
+            if since <= known_at:
+                return begins_ms <= at_ms
+            if at_ms < begins_ms:
+                return False  # and what is learned later only makes it earlier
+        if place and self._spans[place - 1][2] <= at_ms:
+            return True
+        return None
+
+    def learn(self, begins_ms: int, since: int, known_at: int, *, below: int) -> None:
+        """Remember the earliest evidence known at a moment; at the watermark `below` itself more may come."""
+        until = min(known_at, below - 1)
+        if since <= until:
+            others = [span for span in self._spans if span[0] > until or span[1] < since]
+            self._spans = sorted([*others, (since, until, begins_ms)])[-MOST_MOMENTS:]
+
+
+def _until(span: tuple[int, int, int]) -> int:
+    return span[1]
+
+
+class Asker:
+    """Asks one driver connection; `snapshot` holds what it asks to one state of the store.
+
+    Statements are prepared once. The numbers of names are remembered, for they never change; the watches and
+    the names that nobody bears, until anything is committed.
+    """
+
+    def __init__(self, driver: Any, *, is_sqlite: bool, realm: str = DEFAULT_REALM) -> None:
+        self._driver = driver
+        self._execute = driver.execute
+        self._is_sqlite = is_sqlite
+        self._sql = prepared("sqlite" if is_sqlite else "postgresql")
+        self.realm = realm
+        self._closed = False
+        self._clients: dict[str, int] = {}
+        self._client_ids: dict[int, str] = {}
+        self._things: dict[str, int] = {}
+        self._absent: set[tuple[str, str]] = set()  # (statement, name)
+        self._watched: dict[int, list[tuple[int, int]] | None] = {}
+        self._beginnings = Beginnings()
+        self._mark = -1
+        self._state: object = None  # of the store, when what may change was last read
+        self.changes = 0  # counts the states of the store that snapshots have shown
+
+    @contextmanager
+    def snapshot(self) -> Iterator[int]:
+        """Read one state of the store throughout; gives its watermark."""
+        mark = self.begin()
+        try:
+            yield mark
+        finally:
+            self.end()
+
+    def begin(self) -> int:
+        """Begin a snapshot, and give its watermark; `end` follows, whatever happens between."""
+        mark = None if self._is_sqlite else watermark(self._execute, is_sqlite=False)
+        try:
+            self._begun(mark)
+        except BaseException:
+            self.end()
+            raise
+        return self._mark
+
+    def _begun(self, mark: int | None) -> None:
+        """Begin, and forget what may have changed where anything was committed since."""
+        state: object
+        if mark is None:
+            self._execute("BEGIN")
+            (version,) = self._execute("PRAGMA data_version").fetchone()
+            state = version, self._driver.total_changes  # of other connections, and of this one
+            if state == self._state:
+                return
+            mark = watermark(self._execute, is_sqlite=True)
+        else:
+            begun = self._execute(_BEGIN_AND_TELL, prepare=False)  # two statements cannot be prepared
+            begun.nextset()
+            (state,) = begun.fetchone()
+            if state == self._state and mark == self._mark:
+                return
+        self._state, self._mark = state, mark
+        self.changes += 1
+        self._absent.clear()
+        self._watched.clear()
+
+    def end(self) -> None:
+        """End the snapshot; the connection may have been closed under it, by whoever had heard enough."""
+        if not self._closed:
+            self._execute("COMMIT")
+
+    def close(self) -> None:
+        """Ask no more: the connection is about to be closed."""
+        self._closed = True
+
+    def _row(self, statement: str, **values: Any) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._execute(self._sql[statement], values).fetchone()
+        return row
+
+    def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Run one of the prepared statements."""
+        found: list[tuple[Any, ...]] = self._execute(self._sql[statement], values).fetchall()
+        return found
+
+    # --- thing to client: see store/identity.py for the rule -------------------------------------------
+
+    def client_named(self, client_id: str) -> int | None:
+        """Find a client by its id."""
+        return self._number("client", self._clients, client_id)
+
+    def thing_named(self, name: str) -> int | None:
+        """Find a thing by a name that events bore."""
+        return self._number("thing", self._things, name)
+
+    def _number(self, statement: str, known: dict[str, int], name: str) -> int | None:
+        number = known.get(name)
+        if number is None:
+            if (statement, name) in self._absent:
+                return None
+            row = self._row(statement, realm=self.realm, name=name)
+            if row is None:
+                if len(self._absent) >= MOST_NAMES:
+                    self._absent.clear()
+                self._absent.add((statement, name))
+                return None
+            if len(known) >= MOST_NAMES:
+                known.clear()
+            number = known[name] = row[0]
+        return number
+
+    def bound(self, thing_no: int, at_ms: int, known_at: int) -> int | None:
+        """Find the client bound to a thing by the latest event up to `at_ms` that bears its name."""
+        row = self._row("bound", thing_no=thing_no, at_ms=at_ms, known_at=known_at)
+        return None if row is None else row[0]
+
+    def bearers(self, thing_no: int, known_at: int) -> Iterator[tuple[int, int]]:
+        """List `(at_ms, client_no)` of every event that bears a thing's name, ascending."""
+        return (
+            (r[0], r[1])
+            for r in self._execute(self._sql["bearers"], {"thing_no": thing_no, "known_at": known_at})
+        )
+
+    def bearers_in(
+        self, thing_no: int, from_ms: int, to_ms: int, known_at: int, *, most: int
+    ) -> list[tuple[Any, ...]]:
+        """List `(at_ms, client_no)` of the first `most` events later than `from_ms`, up to `to_ms`, ascending."""
+        return self.rows(
+            "bearers_in", thing_no=thing_no, from_ms=from_ms, to_ms=to_ms, known_at=known_at, most=most
+        )
+
+    def client_id(self, client_no: int) -> str:
+        """Name a client."""
+        name = self._client_ids.get(client_no)
+        if name is None:
+            row = self._row("client_id", client_no=client_no)
+            assert row is not None
+            if len(self._client_ids) >= MOST_NAMES:
+                self._client_ids.clear()
+            name = self._client_ids[client_no] = row[0]
+        return name
+
+    # --- what holds ---------------------------------------------------------------------------------------
+
+    def watched(self, known_at: int) -> list[tuple[int, int]] | None:
+        """Give the instants when some path was recording; None where no statement says so."""
+        if known_at not in self._watched:
+            found = self.rows("watches", known_at=known_at)
+            if len(self._watched) >= MOST_MOMENTS:
+                self._watched.clear()
+            self._watched[known_at] = merged([(r[0], r[1]) for r in found]) if found else None
+        return self._watched[known_at]
+
+    def begun(self, at_ms: int, known_at: int) -> bool:
+        """Tell whether the store's history has begun by an instant: with an event, or an instant watched.
+
+        Costs one seek where most of what is oldest was known by then; else it reads past what was learned
+        later, once: what it finds is remembered.
+        """
+        watched = self.watched(known_at)
+        if watched and watched[0][0] <= at_ms:
+            return True
+        begun = self._beginnings.begun(at_ms, known_at)
+        if begun is None:
+            row = self._row("earliest_evidence", known_at=known_at)
+            begins_ms, since = (_NEVER_MS, -_NEVER_MS) if row is None else row
+            self._beginnings.learn(begins_ms, since, known_at, below=self._mark)
+            begun = begins_ms <= at_ms
+        return begun
+
+    def in_force(self, client_no: int, at_ms: int, known_at: int) -> Period | None:
+        """Find the period of a client that holds at an instant; None before its first evidence."""
+        row = self._row("point", client_no=client_no, at_ms=at_ms, known_at=known_at)
+        if row is None:
+            return None
+        after = None if row[11] is None else (row[11], row[12])
+        seen = seen_from(row)
+        if after is None or after[1] is None or after[1] > at_ms:  # not proven by what followed
+            seen = self.confirmed([seen], client_no, known_at)[0]
+        return period_at(at_ms, seen, after, self.watched(known_at))
+
+    def confirmed(self, timeline: list[Seen], client_no: int, known_at: int) -> list[Seen]:
+        """Add to transitions, ascending, what checks prove of the stretches after them."""
+        if not timeline:
+            return timeline
+        found = self.rows(
+            "confirmations",
+            client_no=client_no,
+            known_at=known_at,
+            from_ms=timeline[0].at_ms,
+            to_ms=timeline[-1].at_ms + 1,
+        )
+        if not found:
+            return timeline
+        proofs = {(row[0], row[1]): row[2:] for row in found}
+        return [
+            self._confirmed(seen, proofs[seen.at_ms, seen.seq], client_no, known_at)
+            if (seen.at_ms, seen.seq) in proofs
+            else seen
+            for seen in timeline
+        ]
+
+    def _confirmed(
+        self, seen: Seen, proof: tuple[int, int | None, int | None], client_no: int, known_at: int
+    ) -> Seen:
+        until_ms, from_ms, open_at = proof
+        if open_at is not None:
+            slot = client_no % BLOCK
+            row = self._row(
+                "last_slot",
+                block_no=client_no // BLOCK,
+                slot=slot,
+                open_at=open_at,
+                known_at=known_at,
+                none=bytes(SLOT_BYTES),
+            )
+            if row is not None:
+                asked_ms = slot_ms(row[0], row[1], row[2], slot)
+                assert asked_ms is not None
+                until_ms = max(until_ms, asked_ms - LAG_MS)
+        begins = (seen.at_ms, bounds_of(seen)[1], from_ms)
+        return seen._replace(
+            confirmed_from_ms=max(at_ms for at_ms in begins if at_ms is not None), confirmed_until_ms=until_ms
+        )
+
+    def timeline(
+        self, client_no: int, known_at: int, *, from_ms: int = -(1 << 62), to_ms: int = 1 << 62
+    ) -> list[Seen]:
+        """List a client's transitions with `at_ms` in `[from_ms, to_ms)`, ascending."""
+        found = self.rows("timeline", client_no=client_no, known_at=known_at, from_ms=from_ms, to_ms=to_ms)
+        return self.confirmed([seen_from(row) for row in found], client_no, known_at)
+
+    def around(self, client_no: int, from_ms: int, to_ms: int, known_at: int) -> list[Seen]:
+        """List the transition in force at `from_ms`, those up to and including `to_ms`, and one beyond."""
+        first = self.before(client_no, from_ms + 1, known_at)
+        after = self.after(client_no, to_ms, known_at)
+        low = from_ms + 1 if first is None else first.at_ms
+        return self.timeline(
+            client_no, known_at, from_ms=low, to_ms=(to_ms if after is None else after[0]) + 1
+        )
+
+    def has_more_than(self, most: int, client_no: int, from_ms: int, to_ms: int) -> bool:
+        """Tell whether a client has more than `most` rows of transitions from `from_ms` up to `to_ms`.
+
+        Rows of every moment of learning count, for all of them are read. Costs what reading `most` keys costs.
+        """
+        values = {"client_no": client_no, "from_ms": from_ms, "to_ms": to_ms, "most": most}
+        return self._row("beyond", **values) is not None
+
+    def before(self, client_no: int, at_ms: int, known_at: int) -> Seen | None:
+        """Find the transition in force just before an instant."""
+        row = self._row("before", client_no=client_no, at_ms=at_ms, known_at=known_at)
+        return None if row is None else self.confirmed([seen_from(row)], client_no, known_at)[0]
+
+    def believed(self, client_no: int, at_ms: int, known_at: int, most: int = 50) -> list[Seen]:
+        """List what was believed to hold at an instant, from when it came up to `known_at`; oldest first.
+
+        The newest `most`. Before the instant came, whatever held was carried on to it; that is not listed.
+        """
+        beliefs: list[Seen] = []
+        while len(beliefs) < most:
+            seen = self.before(client_no, at_ms + 1, known_at)
+            if seen is None:
+                break
+            beliefs.insert(0, seen)
+            # It was believed since it was recorded, or since what stood between it and the instant fell.
+            ((fell_at,),) = self.rows(
+                "fell", client_no=client_no, from_ms=seen.at_ms, at_ms=at_ms, known_at=known_at
+            )
+            believed_from = max(seen.recorded_at, -1 if fell_at is None else fell_at)
+            if believed_from <= at_ms:
+                break
+            known_at = believed_from - 1
+        return beliefs
+
+    def after(self, client_no: int, at_ms: int, known_at: int) -> tuple[int, int | None] | None:
+        """Find the first transition later than an instant, and from when the stretch before it is proven."""
+        row = self._row("next", client_no=client_no, at_ms=at_ms, known_at=known_at)
+        return None if row is None else (row[0], row[1])

@@ -1,0 +1,138 @@
+"""How sure a state is: one client's transitions cut into periods of one answer and one certainty.
+
+Pure: no I/O, no clock. Holds the rule of what is observed, what is inferred and what is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from store.model import Certainty, State
+
+
+class Seen(NamedTuple):
+    """A transition as a question finds it."""
+
+    at_ms: int
+    seq: int
+    recorded_at: int
+    superseded_at: int | None
+    state: State
+    timestamp_ms: int | None
+    reason: str | None
+    not_before_ms: int | None
+    not_after_ms: int | None
+    rule: str
+    proved_from_ms: int | None
+    confirmed_from_ms: int | None = None  # what checks prove of the stretch after it, where they prove any
+    confirmed_until_ms: int | None = None
+
+
+class Period(NamedTuple):
+    """A stretch with one answer of one certainty; `to_ms` None: still open."""
+
+    from_ms: int
+    to_ms: int | None
+    seen: Seen
+    certainty: Certainty
+
+
+def periods(timeline: Sequence[Seen], watched: Sequence[tuple[int, int]] | None) -> Iterator[Period]:
+    """Cut one client's timeline into stretches, ascending, tiling from its first transition on.
+
+    `timeline` ascends. `watched` are the instants when some path was recording, disjoint and ascending; None
+    where the store holds no such statement and counts as watched throughout.
+    """
+    for index, seen in enumerate(timeline):
+        following = timeline[index + 1] if index + 1 < len(timeline) else None
+        to_ms = None if following is None else following.at_ms
+        if to_ms == seen.at_ms:
+            continue
+        if seen.state is State.UNKNOWN:
+            yield Period(seen.at_ms, to_ms, seen, Certainty.UNKNOWN)
+            continue
+        proved_ms = to_ms
+        if following is not None and following.proved_from_ms is not None:
+            proved_ms = max(seen.at_ms, following.proved_from_ms)
+        cursor_ms = seen.at_ms
+        for from_ms, until_ms in _confirmed(seen, proved_ms):
+            if from_ms > cursor_ms:
+                yield from _unproved(seen, cursor_ms, from_ms, watched)
+            yield Period(from_ms, until_ms, seen, Certainty.OBSERVED)
+            cursor_ms = until_ms
+        if proved_ms != cursor_ms:
+            yield from _unproved(seen, cursor_ms, proved_ms, watched)
+        if proved_ms != to_ms:
+            assert proved_ms is not None
+            yield Period(proved_ms, to_ms, seen, Certainty.OBSERVED)
+
+
+def _confirmed(seen: Seen, to_ms: int | None) -> list[tuple[int, int]]:
+    """Give the stretch that checks prove, cut at `to_ms`: one, or none."""
+    if seen.confirmed_from_ms is None or seen.confirmed_until_ms is None:
+        return []
+    until_ms = seen.confirmed_until_ms if to_ms is None else min(seen.confirmed_until_ms, to_ms)
+    return [(seen.confirmed_from_ms, until_ms)] if seen.confirmed_from_ms < until_ms else []
+
+
+def period_at(
+    at_ms: int,
+    seen: Seen,
+    after: tuple[int, int | None] | None,
+    watched: Sequence[tuple[int, int]] | None,
+) -> Period:
+    """Cut out the period that holds at an instant; `after` is when the next transition is, and its proved_from."""
+    timeline = [seen]
+    if after is not None:
+        timeline.append(seen._replace(at_ms=after[0], proved_from_ms=after[1]))
+    return period_in(timeline, at_ms, watched)
+
+
+def period_in(timeline: Sequence[Seen], at_ms: int, watched: Sequence[tuple[int, int]] | None) -> Period:
+    """Find the period of a timeline that holds at an instant not before its first transition."""
+    for period in periods(timeline, watched):
+        if period.to_ms is None or at_ms < period.to_ms:
+            return period
+    raise AssertionError("periods tile the time")
+
+
+def _unproved(
+    seen: Seen, from_ms: int, to_ms: int | None, watched: Sequence[tuple[int, int]] | None
+) -> Iterator[Period]:
+    """Cut a stretch without proof: inferred while a path was recording, unknown while none was."""
+    if watched is None:
+        yield Period(from_ms, to_ms, seen, Certainty.INFERRED)
+        return
+    cursor = from_ms
+    for begins_ms, ends_ms in watched:
+        if ends_ms <= cursor:
+            continue
+        if to_ms is not None and begins_ms >= to_ms:
+            break
+        if begins_ms > cursor:
+            yield Period(cursor, begins_ms, seen, Certainty.UNKNOWN)
+            cursor = begins_ms
+        end_ms = ends_ms if to_ms is None else min(ends_ms, to_ms)
+        yield Period(cursor, end_ms, seen, Certainty.INFERRED)
+        cursor = end_ms
+    if to_ms is None or cursor < to_ms:
+        yield Period(cursor, to_ms, seen, Certainty.UNKNOWN)
+
+
+def merged(intervals: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join overlapping and touching half-open intervals; ascending."""
+    joined: list[tuple[int, int]] = []
+    for begins_ms, ends_ms in sorted(intervals):
+        if joined and begins_ms <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], ends_ms))
+        elif begins_ms < ends_ms:
+            joined.append((begins_ms, ends_ms))
+    return joined
+
+
+def bounds_of(seen: Seen) -> tuple[int | None, int | None]:
+    """Bound the true instant of a transition: its own stamp, where nothing says otherwise."""
+    if seen.not_before_ms is None and seen.not_after_ms is None:
+        return seen.timestamp_ms, seen.timestamp_ms
+    return seen.not_before_ms, seen.not_after_ms

@@ -1,0 +1,175 @@
+"""The statements that a question asks of the store, and a transition as a row of them says it.
+
+Each costs index seeks where it is about one thing (tests/store/test_plans.py). Runs none of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from store.certainty import Seen
+from store.schema import RULE_NAMES, STATES
+
+_SEEN = (
+    "x.at_ms, x.seq, x.recorded_at, x.superseded_at, x.state, x.timestamp_ms, w.text, x.not_before_ms,"
+    " x.not_after_ms, x.rule_no, x.proved_from_ms"
+)
+_VISIBLE = "x.recorded_at <= :known_at AND (x.superseded_at IS NULL OR x.superseded_at > :known_at)"
+
+_STATEMENTS: dict[str, str] = {
+    "thing": """
+        SELECT t.thing_no FROM things t JOIN realms r ON r.realm_no = t.realm_no
+        WHERE r.name = :realm AND t.thing_name = :name
+    """,
+    "client": """
+        SELECT c.client_no FROM clients c JOIN realms r ON r.realm_no = c.realm_no
+        WHERE r.name = :realm AND c.client_id = :name
+    """,
+    "client_id": "SELECT client_id FROM clients WHERE client_no = :client_no",
+    # Served by evidence_by_thing.
+    "bound": """
+        SELECT e.client_no FROM evidence e
+        WHERE e.thing_no = :thing_no AND e.at_ms <= :at_ms AND e.known_at <= :known_at
+        ORDER BY e.at_ms DESC, e.digest DESC LIMIT 1
+    """,
+    "bearers": """
+        SELECT e.at_ms, e.client_no FROM evidence e
+        WHERE e.thing_no = :thing_no AND e.known_at <= :known_at ORDER BY e.at_ms, e.digest
+    """,
+    "bearers_in": """
+        SELECT e.at_ms, e.client_no FROM evidence e
+        WHERE e.thing_no = :thing_no AND e.known_at <= :known_at AND e.at_ms > :from_ms AND e.at_ms <= :to_ms
+        ORDER BY e.at_ms, e.digest LIMIT :most
+    """,
+    # Served by the primary key of transitions, like those that follow.
+    # The one in force and, beside it, when the next one is and from when the stretch between them is proven.
+    "point": f"""
+        SELECT f.*, n.at_ms, n.proved_from_ms FROM (
+            SELECT {_SEEN} FROM transitions x LEFT JOIN texts w ON w.text_no = x.reason_no
+            WHERE x.client_no = :client_no AND x.at_ms <= :at_ms AND {_VISIBLE}
+            ORDER BY x.at_ms DESC, x.seq DESC LIMIT 1
+        ) f LEFT JOIN (
+            SELECT x.at_ms, x.proved_from_ms FROM transitions x
+            WHERE x.client_no = :client_no AND x.at_ms > :at_ms AND {_VISIBLE}
+            ORDER BY x.at_ms, x.seq LIMIT 1
+        ) n ON true
+    """,
+    "next": f"""
+        SELECT x.at_ms, x.proved_from_ms FROM transitions x
+        WHERE x.client_no = :client_no AND x.at_ms > :at_ms AND {_VISIBLE}
+        ORDER BY x.at_ms, x.seq LIMIT 1
+    """,
+    "timeline": f"""
+        SELECT {_SEEN} FROM transitions x LEFT JOIN texts w ON w.text_no = x.reason_no
+        WHERE x.client_no = :client_no AND {_VISIBLE} AND x.at_ms >= :from_ms AND x.at_ms < :to_ms
+        ORDER BY x.at_ms, x.seq
+    """,
+    "before": f"""
+        SELECT {_SEEN} FROM transitions x LEFT JOIN texts w ON w.text_no = x.reason_no
+        WHERE x.client_no = :client_no AND {_VISIBLE} AND x.at_ms < :at_ms
+        ORDER BY x.at_ms DESC, x.seq DESC LIMIT 1
+    """,
+    # Served by the primary key of confirmations.
+    "confirmations": f"""
+        SELECT x.at_ms, x.seq, x.until_ms, x.from_ms, x.open_at FROM confirmations x
+        WHERE x.client_no = :client_no AND {_VISIBLE} AND x.at_ms >= :from_ms AND x.at_ms < :to_ms
+        ORDER BY x.at_ms, x.seq
+    """,
+    # Served by the primary key of sweeps; see store/checks.py.
+    "last_slot": """
+        SELECT w.asked_ms, w.first_slot, w.slots FROM sweeps w
+        WHERE w.block_no = :block_no AND w.known_at > :open_at AND w.known_at <= :known_at
+          AND w.first_slot <= :slot AND substr(w.slots, 1 + 3 * (:slot - w.first_slot), 3) > :none
+        ORDER BY w.known_at DESC, w.asked_ms DESC LIMIT 1
+    """,
+    "things": """
+        SELECT t.thing_name FROM things t JOIN realms r ON r.realm_no = t.realm_no WHERE r.name = :realm
+    """,
+    "all_clients": """
+        SELECT c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no WHERE r.name = :realm
+    """,
+    # Clients that no event binds to a thing: these speak for the thing of their own name.
+    "own_names": """
+        SELECT c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
+        WHERE r.name = :realm AND c.client_no NOT IN (
+            SELECT e.client_no FROM evidence e WHERE e.thing_no IS NOT NULL
+        )
+    """,
+    "sessions": """
+        SELECT s.session, s.version, s.connect_ms, s.disconnect_ms, w.text
+        FROM session_rows s LEFT JOIN texts w ON w.text_no = s.reason_no
+        WHERE s.client_no = :client_no ORDER BY coalesce(s.connect_ms, s.disconnect_ms), s.session
+    """,
+    "evidence_at": """
+        SELECT e.at_ms, e.kind, e.known_at, e.claimed_at, o.text, e.session, e.version, w.text
+        FROM evidence e JOIN texts o ON o.text_no = e.source_no LEFT JOIN texts w ON w.text_no = e.reason_no
+        WHERE e.at_ms = :at_ms AND e.client_no = :client_no AND e.known_at <= :known_at ORDER BY e.known_at
+    """,
+    # Served by the primary key of checks.
+    "checks_about": """
+        SELECT k.asked_ms, k.about_ms, k.named, k.state, w.text, k.known_at, k.claimed_at, o.text
+        FROM checks k JOIN texts o ON o.text_no = k.source_no LEFT JOIN texts w ON w.text_no = k.reason_no
+        WHERE k.client_no = :client_no AND k.about_ms >= :from_ms AND k.about_ms <= :to_ms
+          AND k.known_at <= :known_at
+        ORDER BY k.about_ms, k.asked_ms
+    """,
+    "all_checks": """
+        SELECT k.client_no, c.client_id, k.asked_ms, k.about_ms, k.named, k.state, w.text, k.known_at
+        FROM checks k JOIN clients c ON c.client_no = k.client_no JOIN realms r ON r.realm_no = c.realm_no
+        LEFT JOIN texts w ON w.text_no = k.reason_no
+        WHERE r.name = :realm AND k.asked_ms >= :from_ms AND k.asked_ms < :to_ms AND k.known_at <= :known_at
+        ORDER BY k.asked_ms, c.client_id, k.digest
+    """,
+    "all_sweeps": """
+        SELECT w.asked_ms, w.first_slot, w.slots FROM sweeps w
+        WHERE w.asked_ms >= :from_ms - 16777216 AND w.asked_ms < :to_ms AND w.known_at <= :known_at
+    """,
+    "beyond": """
+        SELECT x.at_ms FROM transitions x
+        WHERE x.client_no = :client_no AND x.at_ms >= :from_ms AND x.at_ms <= :to_ms LIMIT 1 OFFSET :most
+    """,
+    "fell": """
+        SELECT max(x.superseded_at) FROM transitions x
+        WHERE x.client_no = :client_no AND x.at_ms >= :from_ms AND x.at_ms <= :at_ms
+          AND x.superseded_at <= :known_at
+    """,
+    # Served by the primary key of evidence, which leads with the time.
+    "earliest_evidence": """
+        SELECT at_ms, known_at FROM evidence WHERE known_at <= :known_at ORDER BY at_ms LIMIT 1
+    """,
+    "watches": "SELECT from_ms, to_ms FROM watches WHERE known_at <= :known_at",
+}
+
+
+def seen_from(row: Sequence[Any]) -> Seen:
+    """Build a transition from a row of the statements above."""
+    at_ms, seq, recorded_at, superseded_at, state, stamp_ms, reason, low_ms, high_ms, rule_no, proved, *_ = (
+        row
+    )
+    return Seen(
+        at_ms,
+        seq,
+        recorded_at,
+        superseded_at,
+        STATES[state],
+        stamp_ms,
+        reason,
+        low_ms,
+        high_ms,
+        RULE_NAMES[rule_no],
+        proved,
+    )
+
+
+@cache
+def prepared(dialect_name: str) -> dict[str, str]:
+    """Give the statements in the words of a dialect's driver: sqlite3 takes `:name`, psycopg `%(name)s`."""
+    if dialect_name == "sqlite":
+        return _STATEMENTS
+    return {name: _PARAMETER.sub(r"%(\1)s", statement) for name, statement in _STATEMENTS.items()}
+
+
+_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
