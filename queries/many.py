@@ -1,14 +1,15 @@
 """Many questions answered from few readings of the store: the same answers and errors as one by one.
 
-Questions are gathered by thing and moment of learning. Where those of one thing are many beside its rows, its
-timeline is read once, and remembered as long as nothing is committed; else each is sought for itself. Holds no
+What a client said is read once, where many ask about it, and remembered as long as nothing is committed. A question
+that what is remembered answers is told at once; the others are gathered by thing and moment of learning. Holds no
 rule of its own: what an answer says is for store/answer.py, who speaks for a thing for store/identity.py.
 """
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -18,12 +19,12 @@ from queries.times import FIRST_MS, LAST_MS
 from store.answer import (
     Answer,
     Asker,
-    Seen,
+    Period,
     answer_of,
     check_name,
     check_past,
     nothing_known,
-    period_in,
+    periods,
     said_at,
 )
 from store.errors import AnswerError, BadTime, InvalidRequest
@@ -34,7 +35,6 @@ Time = int | str | datetime
 BATCH = 100_000  # questions answered from one snapshot
 MOST_ROWS = 200_000  # transitions remembered from one batch to the next
 FEW = 3  # questions: so few are sought, each for itself
-ROWS_A_QUESTION = 8  # reading on over so many rows costs about what another seek does
 
 _ALWAYS = (-(1 << 62), 1 << 62)  # ms
 
@@ -65,6 +65,7 @@ class Many:
         self._milliseconds = milliseconds
         self._changes = asker.changes
         self._lines: dict[tuple[str, int, int], _Line] = {}
+        self._own: dict[int, dict[str, _Line]] = {}  # of names that no thing bears, by moment of learning
         self._rows = 0
 
     def replies(self, batch: Sequence[Question], *, mark: int, now_ms: int) -> list[Reply]:
@@ -73,27 +74,29 @@ class Many:
             self._changes = self._asker.changes
             self._forget()
         read = self._milliseconds
-        instants: list[int] = []
-        replies: list[Reply | None] = [None] * len(batch)
+        own = self._own.get(mark, {})
+        replies: list[Reply | None] = []
+        told = replies.append
+        instants: dict[int, int] = {}
         groups: dict[int, dict[str, list[int]]] = {mark: {}}
-        for place, (name, at, known) in enumerate(batch):
+        for name, at, known in batch:
             at_ms = known_ms = None
             try:
                 # Most are milliseconds already, as known now.
                 at_ms = at if type(at) is int and FIRST_MS <= at <= LAST_MS else read(at)
                 known_ms = mark if known is None else min(read(known), mark)
             except (BadTime, InvalidRequest) as error:
-                replies[place] = Reply(name, at_ms, known_ms, None, InvalidRequest(str(error)))
-            else:
-                named = groups.get(known_ms)
-                if named is None:
-                    named = groups[known_ms] = {}
-                places = named.get(name)
-                if places is None:
-                    named[name] = [place]
-                else:
-                    places.append(place)
-            instants.append(0 if at_ms is None else at_ms)
+                told(Reply(name, at_ms, known_ms, None, InvalidRequest(str(error))))
+                continue
+            if known_ms == mark:
+                line = own.get(name)
+                if line is not None and line.starts[0] <= at_ms <= now_ms:
+                    told(Reply(name, at_ms, mark, line.answer(at_ms), None))
+                    continue
+            place = len(replies)
+            told(None)
+            instants[place] = at_ms
+            groups.setdefault(known_ms, {}).setdefault(name, []).append(place)
         for known_at, named in groups.items():
             for name, places in named.items():
                 self._tell(_Asked(name, known_at, places, instants, replies), now_ms)
@@ -143,7 +146,7 @@ class Many:
         if thing_no is None:
             yield asker.client_named(name), asked
             return
-        most = ROWS_A_QUESTION * len(instants)
+        most = asker.rows_a_seek * len(instants)
         borne = asker.bearers_in(thing_no, instants[0], instants[-1], known_at, most=most + 1)
         if len(borne) > most:
             borne = [(at_ms, client_of(asker, name, at_ms, known_at)) for at_ms in instants]
@@ -184,7 +187,7 @@ class Many:
         line = self._lines.get((name, client_no, known_at))
         if line is not None or len(asked.places) < FEW:
             return line
-        most = ROWS_A_QUESTION * len(asked.places)
+        most = asker.rows_a_seek * len(asked.places)
         first_ms, last_ms = asked.instants[asked.places[0]], asked.instants[asked.places[-1]]
         whole = not asker.has_more_than(most, client_no, *_ALWAYS)
         if whole:
@@ -193,16 +196,20 @@ class Many:
             timeline = asker.around(client_no, first_ms, last_ms, known_at)
         else:
             return None
-        line = _Line(timeline, asker.watched(known_at), asker.client_id(client_no))
+        cut = periods(timeline, asker.watched(known_at))
+        line = _Line(cut, thing_name=name, client_id=asker.client_id(client_no), known_at=known_at)
         if whole:
             if self._rows + len(timeline) > MOST_ROWS:
                 self._forget()
             self._rows += len(timeline)
             self._lines[name, client_no, known_at] = line
+            if timeline and asker.thing_named(name) is None:
+                self._own.setdefault(known_at, {})[name] = line
         return line
 
     def _forget(self) -> None:
         self._lines.clear()
+        self._own.clear()
         self._rows = 0
 
 
@@ -212,7 +219,7 @@ class _Asked(NamedTuple):
     thing_name: str
     known_at: int
     places: list[int]  # in the batch
-    instants: list[int]  # of the whole batch
+    instants: dict[int, int]  # of the batch, by place
     replies: list[Reply | None]  # to the whole batch
 
     def sort(self) -> None:
@@ -230,50 +237,56 @@ class _Asked(NamedTuple):
         return self._replace(places=self.places[:end]), self._replace(places=self.places[end:])
 
     def refuse(self, error: AnswerError) -> None:
-        """Reply with one error to all."""
+        """Reply with one error to all; where it was raised would keep the batch in memory with it."""
+        error = error.with_traceback(None)
         for place in self.places:
             self.replies[place] = Reply(self.thing_name, self.instants[place], self.known_at, None, error)
 
 
 class _Line:
-    """What a client's timeline says as known at one moment. Each of its answers is made once."""
+    """What a client's timeline says as known at one moment. Each of its answers is made once, when asked for."""
 
-    def __init__(
-        self, timeline: Sequence[Seen], watched: Sequence[tuple[int, int]] | None, client_id: str
-    ) -> None:
-        self._timeline = timeline
-        self._starts = [seen.at_ms for seen in timeline]
-        self._made: list[tuple[int, int, Answer] | None] = [None] * len(
-            timeline
-        )  # the one given last, by row
-        self._watched = watched
+    __slots__ = ("_client_id", "_held", "_known_at", "_thing_name", "starts")
+
+    def __init__(self, cut: Iterable[Period], *, thing_name: str, client_id: str, known_at: int) -> None:
+        self._thing_name = thing_name
         self._client_id = client_id
+        self._known_at = known_at
+        self.starts = array("q")  # ms; side by side, because looking through them is most of the work
+        self._held: list[Period | Answer] = []  # from each of `starts` up to the next
+        for period in cut:
+            self.starts.append(period.from_ms)
+            self._held.append(period)
+            # What is asked of later than known_at is answered otherwise.
+            if period.from_ms <= known_at and (period.to_ms is None or period.to_ms > known_at + 1):
+                self.starts.append(known_at + 1)
+                self._held.append(period)
+
+    def answer(self, at_ms: int) -> Answer:
+        """Answer at an instant not before the first of `starts`."""
+        place = bisect_right(self.starts, at_ms) - 1
+        held = self._held[place]
+        if isinstance(held, Answer):
+            return said_at(held, at_ms)
+        made = answer_of(
+            held,
+            thing_name=self._thing_name,
+            client_id=self._client_id,
+            at_ms=at_ms,
+            known_at=self._known_at,
+        )
+        self._held[place] = made
+        return made
 
     def tell(self, asked: _Asked) -> _Asked:
         """Reply to what is asked; gives back what is asked of instants before the first transition."""
         name, known_at, places, instants, replies = asked
-        starts, made = self._starts, self._made
+        begins_ms = self.starts[0] if self.starts else _ALWAYS[1]
         unknown: list[int] = []
         for place in places:
             at_ms = instants[place]
-            row = bisect_right(starts, at_ms) - 1
-            if row < 0:
+            if at_ms < begins_ms:
                 unknown.append(place)
-                continue
-            told = made[row]
-            if told is None or not told[0] <= at_ms < told[1]:
-                told = made[row] = self._make(row, at_ms, name, known_at)
-            replies[place] = Reply(name, at_ms, known_at, said_at(told[2], at_ms), None)
+            else:
+                replies[place] = Reply(name, at_ms, known_at, self.answer(at_ms), None)
         return asked._replace(places=unknown)
-
-    def _make(self, row: int, at_ms: int, thing_name: str, known_at: int) -> tuple[int, int, Answer]:
-        """Answer at an instant, and say for which `[from_ms, to_ms)` the same holds."""
-        period = period_in(self._timeline[row : row + 2], at_ms, self._watched)
-        answer = answer_of(
-            period, thing_name=thing_name, client_id=self._client_id, at_ms=at_ms, known_at=known_at
-        )
-        to_ms = _ALWAYS[1] if period.to_ms is None else period.to_ms
-        # What is asked of later than known_at is answered otherwise.
-        if at_ms > known_at:
-            return max(period.from_ms, known_at + 1), to_ms, answer
-        return period.from_ms, min(to_ms, known_at + 1), answer

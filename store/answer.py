@@ -15,7 +15,7 @@ from store.asker import Asker as Asker
 from store.certainty import Period as Period
 from store.certainty import Seen as Seen
 from store.certainty import bounds_of as bounds_of
-from store.certainty import period_in as period_in
+from store.certainty import period_at as period_at
 from store.certainty import periods as periods
 from store.errors import IndexNotReady, InvalidRequest, ResourceNotFound
 from store.identity import client_of

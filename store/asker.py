@@ -14,15 +14,18 @@ from typing import Any
 from store.certainty import Period, Seen, bounds_of, merged, period_at
 from store.model import DEFAULT_REALM, LAG_MS
 from store.packing import BLOCK, SLOT_BYTES, slot_ms
-from store.seeks import prepared, seen_from
-from store.watermark import watermark
+from store.seeks import REASON, prepared, seen_from
+from store.watermark import NEWEST, watermark
 
 MOST_NAMES = 100_000  # remembered at once
 MOST_MOMENTS = 1_000  # of learning, likewise
 _NEVER_MS = 1 << 62
 
 # Of PostgreSQL: whether anything was committed since shows in which transactions a snapshot sees.
-_BEGIN_AND_TELL = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_current_snapshot()::text"
+_BEGIN_AND_TELL = f"""
+    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SELECT pg_current_snapshot()::text, ({NEWEST})
+"""
 
 
 class Beginnings:
@@ -63,8 +66,8 @@ def _until(span: tuple[int, int, int]) -> int:
 class Asker:
     """Asks one driver connection; `snapshot` holds what it asks to one state of the store.
 
-    Statements are prepared once. The numbers of names are remembered, for they never change; the watches and
-    the names that nobody bears, until anything is committed.
+    Statements are prepared once. The numbers of names and of reasons are remembered, for they never change; the
+    watches and the names that nobody bears, until anything is committed.
     """
 
     def __init__(self, driver: Any, *, is_sqlite: bool, realm: str = DEFAULT_REALM) -> None:
@@ -73,10 +76,13 @@ class Asker:
         self._is_sqlite = is_sqlite
         self._sql = prepared("sqlite" if is_sqlite else "postgresql")
         self.realm = realm
+        # Reading on over so many rows costs about what another seek does: on PostgreSQL a round trip.
+        self.rows_a_seek = 8 if is_sqlite else 40
         self._closed = False
         self._clients: dict[str, int] = {}
         self._client_ids: dict[int, str] = {}
         self._things: dict[str, int] = {}
+        self._texts: dict[int, str] = {}
         self._absent: set[tuple[str, str]] = set()  # (statement, name)
         self._watched: dict[int, list[tuple[int, int]] | None] = {}
         self._beginnings = Beginnings()
@@ -95,30 +101,45 @@ class Asker:
 
     def begin(self) -> int:
         """Begin a snapshot, and give its watermark; `end` follows, whatever happens between."""
-        mark = None if self._is_sqlite else watermark(self._execute, is_sqlite=False)
         try:
-            self._begun(mark)
+            if self._is_sqlite:
+                self._begin_on_sqlite()
+            else:
+                self._begin_on_postgresql()
         except BaseException:
             self.end()
             raise
         return self._mark
 
-    def _begun(self, mark: int | None) -> None:
-        """Begin, and forget what may have changed where anything was committed since."""
-        state: object
-        if mark is None:
-            self._execute("BEGIN")
-            (version,) = self._execute("PRAGMA data_version").fetchone()
-            state = version, self._driver.total_changes  # of other connections, and of this one
-            if state == self._state:
-                return
-            mark = watermark(self._execute, is_sqlite=True)
-        else:
-            begun = self._execute(_BEGIN_AND_TELL, prepare=False)  # two statements cannot be prepared
-            begun.nextset()
-            (state,) = begun.fetchone()
-            if state == self._state and mark == self._mark:
-                return
+    def _begin_on_sqlite(self) -> None:
+        self._execute("BEGIN")
+        (version,) = self._execute("PRAGMA data_version").fetchone()
+        state = version, self._driver.total_changes  # of other connections, and of this one
+        if state != self._state:
+            self._changed(state, watermark(self._execute, is_sqlite=True))
+
+    def _begin_on_postgresql(self) -> None:
+        """Begin; where the newest that is seen is the watermark still, the locks of writers need no new look.
+
+        For below a watermark nothing is ever committed again, and what would raise it would be seen.
+        """
+        mark = self._mark
+        state, newest = self._begin_and_tell()
+        if newest != mark:
+            self._execute("COMMIT")
+            mark = watermark(self._execute, is_sqlite=False)
+            state, _ = self._begin_and_tell()
+        if state != self._state or mark != self._mark:
+            self._changed(state, mark)
+
+    def _begin_and_tell(self) -> tuple[str, int]:
+        begun = self._execute(_BEGIN_AND_TELL, prepare=False)  # two statements cannot be prepared
+        begun.nextset()
+        state, newest = begun.fetchone()
+        return state, -1 if newest is None else newest
+
+    def _changed(self, state: object, mark: int) -> None:
+        """Forget what may have changed, for something was committed since."""
         self._state, self._mark = state, mark
         self.changes += 1
         self._absent.clear()
@@ -232,11 +253,28 @@ class Asker:
         row = self._row("point", client_no=client_no, at_ms=at_ms, known_at=known_at)
         if row is None:
             return None
-        after = None if row[11] is None else (row[11], row[12])
-        seen = seen_from(row)
-        if after is None or after[1] is None or after[1] > at_ms:  # not proven by what followed
-            seen = self.confirmed([seen], client_no, known_at)[0]
+        seen = self._seen(row)
+        *_, next_ms, proved_ms, until_ms, from_ms, open_at = row
+        if until_ms is not None:
+            seen = self._confirmed(seen, (until_ms, from_ms, open_at), client_no, known_at)
+        after = None if next_ms is None else (next_ms, proved_ms)
         return period_at(at_ms, seen, after, self.watched(known_at))
+
+    def _seen(self, row: tuple[Any, ...]) -> Seen:
+        return seen_from(row, self.text(row[REASON]))
+
+    def text(self, text_no: int | None) -> str | None:
+        """Give the text that a number of a reason stands for."""
+        if text_no is None:
+            return None
+        text = self._texts.get(text_no)
+        if text is None:
+            row = self._row("text", text_no=text_no)
+            assert row is not None
+            if len(self._texts) >= MOST_NAMES:
+                self._texts.clear()
+            text = self._texts[text_no] = row[0]
+        return text
 
     def confirmed(self, timeline: list[Seen], client_no: int, known_at: int) -> list[Seen]:
         """Add to transitions, ascending, what checks prove of the stretches after them."""
@@ -287,7 +325,7 @@ class Asker:
     ) -> list[Seen]:
         """List a client's transitions with `at_ms` in `[from_ms, to_ms)`, ascending."""
         found = self.rows("timeline", client_no=client_no, known_at=known_at, from_ms=from_ms, to_ms=to_ms)
-        return self.confirmed([seen_from(row) for row in found], client_no, known_at)
+        return self.confirmed([self._seen(row) for row in found], client_no, known_at)
 
     def around(self, client_no: int, from_ms: int, to_ms: int, known_at: int) -> list[Seen]:
         """List the transition in force at `from_ms`, those up to and including `to_ms`, and one beyond."""
@@ -309,7 +347,7 @@ class Asker:
     def before(self, client_no: int, at_ms: int, known_at: int) -> Seen | None:
         """Find the transition in force just before an instant."""
         row = self._row("before", client_no=client_no, at_ms=at_ms, known_at=known_at)
-        return None if row is None else self.confirmed([seen_from(row)], client_no, known_at)[0]
+        return None if row is None else self.confirmed([self._seen(row)], client_no, known_at)[0]
 
     def believed(self, client_no: int, at_ms: int, known_at: int, most: int = 50) -> list[Seen]:
         """List what was believed to hold at an instant, from when it came up to `known_at`; oldest first.

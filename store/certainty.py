@@ -6,6 +6,7 @@ Pure: no I/O, no clock. Holds the rule of what is observed, what is inferred and
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from store.model import Certainty, State
@@ -44,36 +45,44 @@ def periods(timeline: Sequence[Seen], watched: Sequence[tuple[int, int]] | None)
     `timeline` ascends. `watched` are the instants when some path was recording, disjoint and ascending; None
     where the store holds no such statement and counts as watched throughout.
     """
-    for index, seen in enumerate(timeline):
-        following = timeline[index + 1] if index + 1 < len(timeline) else None
-        to_ms = None if following is None else following.at_ms
-        if to_ms == seen.at_ms:
-            continue
-        if seen.state is State.UNKNOWN:
-            yield Period(seen.at_ms, to_ms, seen, Certainty.UNKNOWN)
-            continue
-        proved_ms = to_ms
-        if following is not None and following.proved_from_ms is not None:
-            proved_ms = max(seen.at_ms, following.proved_from_ms)
-        cursor_ms = seen.at_ms
-        for from_ms, until_ms in _confirmed(seen, proved_ms):
-            if from_ms > cursor_ms:
-                yield from _unproved(seen, cursor_ms, from_ms, watched)
-            yield Period(from_ms, until_ms, seen, Certainty.OBSERVED)
-            cursor_ms = until_ms
-        if proved_ms != cursor_ms:
-            yield from _unproved(seen, cursor_ms, proved_ms, watched)
-        if proved_ms != to_ms:
-            assert proved_ms is not None
-            yield Period(proved_ms, to_ms, seen, Certainty.OBSERVED)
+    for seen, following in pairwise(timeline):
+        if following.at_ms != seen.at_ms:
+            yield from periods_of(seen, (following.at_ms, following.proved_from_ms), watched)
+    if timeline:
+        yield from periods_of(timeline[-1], None, watched)
 
 
-def _confirmed(seen: Seen, to_ms: int | None) -> list[tuple[int, int]]:
-    """Give the stretch that checks prove, cut at `to_ms`: one, or none."""
-    if seen.confirmed_from_ms is None or seen.confirmed_until_ms is None:
-        return []
-    until_ms = seen.confirmed_until_ms if to_ms is None else min(seen.confirmed_until_ms, to_ms)
-    return [(seen.confirmed_from_ms, until_ms)] if seen.confirmed_from_ms < until_ms else []
+def periods_of(
+    seen: Seen, after: tuple[int, int | None] | None, watched: Sequence[tuple[int, int]] | None
+) -> Iterator[Period]:
+    """Cut the time of one transition; `after` is when the next transition is, later, and its proved_from."""
+    to_ms, proved_ms = (None, None) if after is None else after
+    if seen.state is State.UNKNOWN:
+        yield Period(seen.at_ms, to_ms, seen, Certainty.UNKNOWN)
+        return
+    proved_ms = to_ms if proved_ms is None else max(seen.at_ms, proved_ms)
+    cursor_ms = seen.at_ms
+    confirmed = _confirmed(seen, proved_ms)
+    if confirmed is not None:
+        from_ms, until_ms = confirmed
+        if from_ms > cursor_ms:
+            yield from _unproved(seen, cursor_ms, from_ms, watched)
+        yield Period(from_ms, until_ms, seen, Certainty.OBSERVED)
+        cursor_ms = until_ms
+    if proved_ms != cursor_ms:
+        yield from _unproved(seen, cursor_ms, proved_ms, watched)
+    if proved_ms is not None and proved_ms != to_ms:
+        yield Period(proved_ms, to_ms, seen, Certainty.OBSERVED)
+
+
+def _confirmed(seen: Seen, to_ms: int | None) -> tuple[int, int] | None:
+    """Give the stretch that checks prove, cut at `to_ms`, where there is one."""
+    from_ms, until_ms = seen.confirmed_from_ms, seen.confirmed_until_ms
+    if from_ms is None or until_ms is None:
+        return None
+    if to_ms is not None and to_ms < until_ms:
+        until_ms = to_ms
+    return (from_ms, until_ms) if from_ms < until_ms else None
 
 
 def period_at(
@@ -82,16 +91,8 @@ def period_at(
     after: tuple[int, int | None] | None,
     watched: Sequence[tuple[int, int]] | None,
 ) -> Period:
-    """Cut out the period that holds at an instant; `after` is when the next transition is, and its proved_from."""
-    timeline = [seen]
-    if after is not None:
-        timeline.append(seen._replace(at_ms=after[0], proved_from_ms=after[1]))
-    return period_in(timeline, at_ms, watched)
-
-
-def period_in(timeline: Sequence[Seen], at_ms: int, watched: Sequence[tuple[int, int]] | None) -> Period:
-    """Find the period of a timeline that holds at an instant not before its first transition."""
-    for period in periods(timeline, watched):
+    """Cut out the period that holds at an instant of a transition's time; `after` as in `periods_of`."""
+    for period in periods_of(seen, after, watched):
         if period.to_ms is None or at_ms < period.to_ms:
             return period
     raise AssertionError("periods tile the time")

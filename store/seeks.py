@@ -13,10 +13,12 @@ from typing import Any
 from store.certainty import Seen
 from store.schema import RULE_NAMES, STATES
 
+# Reasons go by number: there are few, and a join costs a third of a row.
 _SEEN = (
-    "x.at_ms, x.seq, x.recorded_at, x.superseded_at, x.state, x.timestamp_ms, w.text, x.not_before_ms,"
+    "x.at_ms, x.seq, x.recorded_at, x.superseded_at, x.state, x.timestamp_ms, x.reason_no, x.not_before_ms,"
     " x.not_after_ms, x.rule_no, x.proved_from_ms"
 )
+REASON = 6  # where a row of _SEEN has the number of its reason
 _VISIBLE = "x.recorded_at <= :known_at AND (x.superseded_at IS NULL OR x.superseded_at > :known_at)"
 
 _STATEMENTS: dict[str, str] = {
@@ -44,11 +46,12 @@ _STATEMENTS: dict[str, str] = {
         WHERE e.thing_no = :thing_no AND e.known_at <= :known_at AND e.at_ms > :from_ms AND e.at_ms <= :to_ms
         ORDER BY e.at_ms, e.digest LIMIT :most
     """,
-    # Served by the primary key of transitions, like those that follow.
-    # The one in force and, beside it, when the next one is and from when the stretch between them is proven.
+    "text": "SELECT text FROM texts WHERE text_no = :text_no",
+    # Served by the primary key of transitions, like those that follow. The one in force; beside it, when the next
+    # one is and from when the stretch between them is proven; and what checks prove of that stretch.
     "point": f"""
-        SELECT f.*, n.at_ms, n.proved_from_ms FROM (
-            SELECT {_SEEN} FROM transitions x LEFT JOIN texts w ON w.text_no = x.reason_no
+        SELECT f.*, n.at_ms, n.proved_from_ms, c.until_ms, c.from_ms, c.open_at FROM (
+            SELECT {_SEEN} FROM transitions x
             WHERE x.client_no = :client_no AND x.at_ms <= :at_ms AND {_VISIBLE}
             ORDER BY x.at_ms DESC, x.seq DESC LIMIT 1
         ) f LEFT JOIN (
@@ -56,6 +59,8 @@ _STATEMENTS: dict[str, str] = {
             WHERE x.client_no = :client_no AND x.at_ms > :at_ms AND {_VISIBLE}
             ORDER BY x.at_ms, x.seq LIMIT 1
         ) n ON true
+        LEFT JOIN confirmations c ON c.client_no = :client_no AND c.at_ms = f.at_ms AND c.seq = f.seq
+            AND c.recorded_at <= :known_at AND (c.superseded_at IS NULL OR c.superseded_at > :known_at)
     """,
     "next": f"""
         SELECT x.at_ms, x.proved_from_ms FROM transitions x
@@ -63,12 +68,12 @@ _STATEMENTS: dict[str, str] = {
         ORDER BY x.at_ms, x.seq LIMIT 1
     """,
     "timeline": f"""
-        SELECT {_SEEN} FROM transitions x LEFT JOIN texts w ON w.text_no = x.reason_no
+        SELECT {_SEEN} FROM transitions x
         WHERE x.client_no = :client_no AND {_VISIBLE} AND x.at_ms >= :from_ms AND x.at_ms < :to_ms
         ORDER BY x.at_ms, x.seq
     """,
     "before": f"""
-        SELECT {_SEEN} FROM transitions x LEFT JOIN texts w ON w.text_no = x.reason_no
+        SELECT {_SEEN} FROM transitions x
         WHERE x.client_no = :client_no AND {_VISIBLE} AND x.at_ms < :at_ms
         ORDER BY x.at_ms DESC, x.seq DESC LIMIT 1
     """,
@@ -144,11 +149,9 @@ _STATEMENTS: dict[str, str] = {
 }
 
 
-def seen_from(row: Sequence[Any]) -> Seen:
-    """Build a transition from a row of the statements above."""
-    at_ms, seq, recorded_at, superseded_at, state, stamp_ms, reason, low_ms, high_ms, rule_no, proved, *_ = (
-        row
-    )
+def seen_from(row: Sequence[Any], reason: str | None) -> Seen:
+    """Build a transition from a row of the statements above; `reason` is what its number stands for."""
+    at_ms, seq, recorded_at, superseded_at, state, stamp_ms, _, low_ms, high_ms, rule_no, proved, *_ = row
     return Seen(
         at_ms,
         seq,

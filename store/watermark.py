@@ -15,11 +15,13 @@ from store.rows import WRITER_LOCK, WRITER_LOCK_MASK
 
 Execute = Callable[..., Any]  # a driver connection's: statement, values -> cursor
 
-_NEWEST = "SELECT max(last_known_at) FROM watermarks"
+NEWEST = "SELECT max(last_known_at) FROM watermarks"
 
-# A bigint lock shows as two halves in pg_locks; the running ones of our kind, as their times.
-_RUNNING = """
-    SELECT min(((classid::bigint << 32) | objid::bigint) & %(mask)s::bigint)
+# A bigint lock shows as two halves in pg_locks; the running ones of our kind, as their times. One statement looks
+# at both in the order that matters: locks are read as they are while it runs, after its snapshot of the newest.
+_NEWEST_AND_RUNNING = """
+    SELECT (SELECT max(last_known_at) FROM watermarks),
+        min(((classid::bigint << 32) | objid::bigint) & %(mask)s::bigint)
     FROM pg_locks
     WHERE locktype = 'advisory' AND objsubid = 1
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -32,10 +34,11 @@ def watermark(execute: Execute, *, is_sqlite: bool) -> int:
 
     On PostgreSQL it is asked before the snapshot of the reads that it bounds is taken.
     """
-    newest = execute(_NEWEST).fetchone()[0]
+    if is_sqlite:
+        newest = execute(NEWEST).fetchone()[0]
+        return -1 if newest is None else int(newest)
+    values = {"lock": WRITER_LOCK, "mask": WRITER_LOCK_MASK}
+    newest, running = execute(_NEWEST_AND_RUNNING, values).fetchone()
     if newest is None:
         return -1
-    if is_sqlite:
-        return int(newest)
-    running = execute(_RUNNING, {"lock": WRITER_LOCK, "mask": WRITER_LOCK_MASK}).fetchone()[0]
     return int(newest) if running is None else min(int(newest), running - 1)

@@ -27,6 +27,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "client": {"realm": "default", "name": "client-7"},
     "thing": {"realm": "default", "name": "thing-7"},
     "client_id": {"client_no": 7},
+    "text": {"text_no": 1},
     "bound": {"thing_no": 7, "at_ms": AT, "known_at": T0},
     "bearers": {"thing_no": 7, "known_at": T0},
     "bearers_in": {"thing_no": 7, "known_at": T0, "from_ms": AT, "to_ms": AT + 1_000_000, "most": 100},
@@ -47,6 +48,7 @@ SEEKS: dict[str, set[str]] = {
     "client": {"realm_no", "client_id"},
     "thing": {"realm_no", "thing_name"},
     "client_id": {"client_no"},
+    "text": {"text_no"},
     "bound": {"thing_no", "at_ms"},
     "bearers": {"thing_no"},
     "bearers_in": {"thing_no", "at_ms"},
@@ -90,6 +92,10 @@ def confirmations() -> Iterator[dict[str, int]]:
             }
 
 
+def texts() -> Iterator[dict[str, str]]:
+    return ({"text": f"text-{number}"} for number in range(CLIENTS))
+
+
 def checks() -> Iterator[dict[str, Any]]:
     for number in range(CLIENTS):
         for at_ms in range(AT, AT + 3_000, 1_000):
@@ -127,7 +133,12 @@ def stored(store_url: str, rng: random.Random) -> Iterator[Store]:
     with open_writer(url) as store, Writer(store) as writer:
         writer.write([Learned(event, 0, event.at_ms + 5_000) for event in events], source="test")
         with store.engine.begin() as connection:
-            filled = (("confirmations", confirmations()), ("sweeps", sweeps()), ("checks", checks()))
+            filled = (
+                ("confirmations", confirmations()),
+                ("sweeps", sweeps()),
+                ("checks", checks()),
+                ("texts", texts()),
+            )
             for name, rows in filled:
                 connection.execute(metadata.tables[name].insert(), list(rows))
         with store.detached() as driver:
@@ -160,7 +171,7 @@ def nodes(node: dict[str, Any]) -> Iterator[str]:
 
 def columns(step: str) -> set[str]:
     """Give the words of a step; where SQLite says rowid, the table's one key is meant."""
-    return set(re.findall(r"\w+", step.replace("rowid=", "client_no=")))
+    return set(re.findall(r"\w+", step.replace("rowid=", "text_no= client_no=")))
 
 
 def statement_of(store: Store, name: str) -> str:
