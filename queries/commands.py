@@ -145,12 +145,13 @@ def at(
 @realm_option
 @tz_option
 def ask(file: Any, url: str | None, realm: str, tz: str | None) -> int:
-    from queries.output import json_line, reply_json
+    from queries.output import ReplyLines
 
+    line = ReplyLines().line
     with _history(url, realm, tz) as history:
         out = sys.stdout
         for reply in history.ask(_questions(file)):
-            out.write(json_line(reply_json(reply)) + "\n")
+            out.write(line(reply) + "\n")
         out.flush()
     return 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -16,13 +17,15 @@ from queries.history import CheckSeen, EvidenceSeen, Explanation, Reply, ThingPe
 from queries.times import iso
 from store.answer import Answer, LastKnown, Seen, bounds_of, last_known
 from store.errors import AnswerError, ThinglineError
-from store.model import Kind, Session, State
+from store.model import Certainty, Kind, Session, State
+
+MOST_SHARED = 100_000  # beginnings and ends of lines, remembered at once
 
 _encode = msgspec.json.Encoder().encode
 
 
-def json_line(value: dict[str, Any]) -> str:
-    """Write one line of NDJSON, without its newline."""
+def json_line(value: object) -> str:
+    """Write a value as one line of JSON, without its newline."""
     return _encode(value).decode()
 
 
@@ -82,6 +85,54 @@ def reply_json(reply: Reply) -> dict[str, Any]:
         if answer.last_known is not None:
             value["lastKnown"] = last_known_json(answer.last_known)
     return value
+
+
+class ReplyLines:
+    """Writes replies as NDJSON, as `reply_json` says; what the answers of one period share is rendered once."""
+
+    def __init__(self) -> None:
+        self._shared: dict[tuple[object, ...], list[str]] = {}
+
+    def line(self, reply: Reply) -> str:
+        """Write one line, without its newline."""
+        answer = reply.answer
+        if answer is None:
+            return json_line(reply_json(reply))
+        # The instant asked about is said once, and in an inferred stretch once more: as its end.
+        is_inferred = answer.certainty is Certainty.INFERRED
+        shared_by = (
+            answer.thing_name,
+            answer.client_id,
+            answer.known_at,
+            answer.connected,
+            answer.timestamp_ms,
+            answer.disconnect_reason,
+            answer.certainty,
+            answer.not_before_ms,
+            None if is_inferred else answer.not_after_ms,
+            answer.last_known,
+        )
+        shared = self._shared.get(shared_by)
+        if shared is None:
+            if len(self._shared) >= MOST_SHARED:
+                self._shared.clear()
+            apart = ("at", "notAfter") if is_inferred else ("at",)
+            shared = self._shared[shared_by] = _around(reply_json(reply), apart)
+        return iso(answer.at_ms).join(shared)
+
+
+def _around(value: dict[str, Any], apart: Sequence[str]) -> list[str]:
+    """Write an object as JSON, cut where the texts of the members `apart` stand."""
+    pieces = ["{"]
+    for name, member in value.items():
+        pieces[-1] += f"{'' if pieces == ['{'] else ','}{json_line(name)}:"
+        if name in apart:
+            pieces[-1] += '"'
+            pieces.append('"')
+        else:
+            pieces[-1] += json_line(member)
+    pieces[-1] += "}"
+    return pieces
 
 
 def last_known_json(last: LastKnown) -> dict[str, Any]:

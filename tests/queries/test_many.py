@@ -13,6 +13,7 @@ import thingline
 from ingest.writer import Writer
 from queries import history as history_module
 from queries.history import History, Question, Reply
+from queries.output import ReplyLines, json_line, reply_json
 from store.engine import open_writer, parse_url
 from store.errors import (
     AnswerError,
@@ -128,7 +129,9 @@ def test_many_questions_give_what_each_gives_alone(
     replies = list(opened.ask(iter(questions)))
     assert len(replies) == len(questions)
     kinds = set()
+    line = ReplyLines().line
     for question, reply in zip(questions, replies, strict=True):
+        assert line(reply) == json_line(reply_json(reply))
         assert told(reply) == alone(opened, question), question
         assert reply.thing_name == question.thing_name
         if reply.answer is not None:
@@ -179,6 +182,18 @@ def test_an_opened_history_answers_what_was_learned_since(store_url: str) -> Non
             assert opened.at(name, at_ms - 1).connected is True
         assert opened.at("other", at_ms + 9).certainty == "unknown"
         assert alone(opened, Question("nope", at_ms - 9))[0] is ResourceNotFound
+
+
+def test_lines_hold_hostile_names_as_json(store_url: str) -> None:
+    """Two instants of one period: the second line is put together from the pieces of the first."""
+    name = '"at":"{}\\ \u2028\x01'
+    write(store_url, connect(T0 - BACK, session="a", version=0, client_id=name))
+    line = ReplyLines().line
+    with thingline.open(store_url) as opened:
+        for at_ms in (T0 - BACK, T0 - BACK + 1, T0 - BACK + 2):
+            answer = opened.at(name, at_ms, by_client=True)
+            reply = Reply(answer.thing_name, at_ms, answer.known_at, answer, None)
+            assert line(reply) == json_line(reply_json(reply))
 
 
 def test_what_is_learned_between_two_batches_counts_in_the_second(
