@@ -341,7 +341,9 @@ class History:
         while batch := list(islice(rest, BATCH)):
             with self._lock, self._asker.snapshot() as mark:
                 replies = many.replies(batch, mark=mark, now_ms=self._clock())
+            del batch  # neither is kept beside the next
             yield from replies
+            del replies
 
 
 class _Cut(NamedTuple):

@@ -7,9 +7,8 @@ rule of its own: what an answer says is for store/answer.py, who speaks for a th
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -19,14 +18,13 @@ from queries.times import FIRST_MS, LAST_MS
 from store.answer import (
     Answer,
     Asker,
-    Period,
     answer_of,
     check_name,
     check_past,
     nothing_known,
-    periods,
     said_at,
 )
+from store.asker import Unseen
 from store.errors import AnswerError, BadTime, InvalidRequest
 from store.identity import client_of
 
@@ -35,6 +33,7 @@ Time = int | str | datetime
 BATCH = 100_000  # questions answered from one snapshot
 MOST_ROWS = 200_000  # transitions remembered from one batch to the next
 FEW = 3  # questions: so few are sought, each for itself
+WHOLE = 4  # rows a question: so short a timeline is read whole, to be remembered
 
 _ALWAYS = (-(1 << 62), 1 << 62)  # ms
 
@@ -187,23 +186,23 @@ class Many:
         line = self._lines.get((name, client_no, known_at))
         if line is not None or len(asked.places) < FEW:
             return line
-        most = asker.rows_a_seek * len(asked.places)
+        count = len(asked.places)
         first_ms, last_ms = asked.instants[asked.places[0]], asked.instants[asked.places[-1]]
-        whole = not asker.has_more_than(most, client_no, *_ALWAYS)
+        whole = not asker.has_more_than(WHOLE * count, client_no, *_ALWAYS)
         if whole:
-            timeline = asker.timeline(client_no, known_at)
-        elif not asker.has_more_than(most, client_no, first_ms, last_ms):
-            timeline = asker.around(client_no, first_ms, last_ms, known_at)
+            timeline = asker.unseen(client_no, known_at)
+        elif not asker.has_more_than(asker.rows_a_seek * count, client_no, first_ms, last_ms):
+            low, high = asker.reach(client_no, first_ms, last_ms, known_at)
+            timeline = asker.unseen(client_no, known_at, from_ms=low, to_ms=high)
         else:
             return None
-        cut = periods(timeline, asker.watched(known_at))
-        line = _Line(cut, thing_name=name, client_id=asker.client_id(client_no), known_at=known_at)
+        line = _Line(timeline, thing_name=name, client_id=asker.client_id(client_no), known_at=known_at)
         if whole:
             if self._rows + len(timeline) > MOST_ROWS:
                 self._forget()
             self._rows += len(timeline)
             self._lines[name, client_no, known_at] = line
-            if timeline and asker.thing_named(name) is None:
+            if len(timeline) and asker.thing_named(name) is None:
                 self._own.setdefault(known_at, {})[name] = line
         return line
 
@@ -246,21 +245,16 @@ class _Asked(NamedTuple):
 class _Line:
     """What a client's timeline says as known at one moment. Each of its answers is made once, when asked for."""
 
-    __slots__ = ("_client_id", "_held", "_known_at", "_thing_name", "starts")
+    __slots__ = ("_client_id", "_held", "_known_at", "_thing_name", "_timeline", "starts")
 
-    def __init__(self, cut: Iterable[Period], *, thing_name: str, client_id: str, known_at: int) -> None:
+    def __init__(self, timeline: Unseen, *, thing_name: str, client_id: str, known_at: int) -> None:
+        self._timeline = timeline
         self._thing_name = thing_name
         self._client_id = client_id
         self._known_at = known_at
-        self.starts = array("q")  # ms; side by side, because looking through them is most of the work
-        self._held: list[Period | Answer] = []  # from each of `starts` up to the next
-        for period in cut:
-            self.starts.append(period.from_ms)
-            self._held.append(period)
-            # What is asked of later than known_at is answered otherwise.
-            if period.from_ms <= known_at and (period.to_ms is None or period.to_ms > known_at + 1):
-                self.starts.append(known_at + 1)
-                self._held.append(period)
+        self.starts = timeline.starts  # ms
+        # From each of `starts` up to the next: one answer, or those of several periods, each with its end.
+        self._held: list[Answer | list[tuple[int, Answer]] | None] = [None] * len(timeline)
 
     def answer(self, at_ms: int) -> Answer:
         """Answer at an instant not before the first of `starts`."""
@@ -268,14 +262,30 @@ class _Line:
         held = self._held[place]
         if isinstance(held, Answer):
             return said_at(held, at_ms)
-        made = answer_of(
-            held,
-            thing_name=self._thing_name,
-            client_id=self._client_id,
-            at_ms=at_ms,
-            known_at=self._known_at,
-        )
-        self._held[place] = made
+        if held is None:
+            made = self._made(place)
+            held = self._held[place] = made[0][1] if len(made) == 1 else made
+            return self.answer(at_ms)
+        return said_at(next(answer for to_ms, answer in held if at_ms < to_ms), at_ms)
+
+    def _made(self, place: int) -> list[tuple[int, Answer]]:
+        """Answer in every period of a transition; what is asked of later than known_at is answered otherwise."""
+        made = []
+        turn_ms = self._known_at + 1
+        for period in self._timeline.periods_of(place):
+            from_ms, to_ms = period.from_ms, _ALWAYS[1] if period.to_ms is None else period.to_ms
+            parts = (
+                [(from_ms, turn_ms), (turn_ms, to_ms)] if from_ms < turn_ms < to_ms else [(from_ms, to_ms)]
+            )
+            for begins_ms, ends_ms in parts:
+                answer = answer_of(
+                    period,
+                    thing_name=self._thing_name,
+                    client_id=self._client_id,
+                    at_ms=begins_ms,
+                    known_at=self._known_at,
+                )
+                made.append((ends_ms, answer))
         return made
 
     def tell(self, asked: _Asked) -> _Asked:

@@ -6,19 +6,19 @@ and the statements in store/seeks.py.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from store.certainty import Period, Seen, bounds_of, merged, period_at
+from store.beginnings import MOST_MOMENTS, Beginnings
+from store.certainty import Period, Seen, bounds_of, merged, period_at, periods_of
 from store.model import DEFAULT_REALM, LAG_MS
 from store.packing import BLOCK, SLOT_BYTES, slot_ms
-from store.seeks import REASON, prepared, seen_from
+from store.seeks import PROVED_FROM, REASON, prepared, seen_from
 from store.watermark import NEWEST, watermark
 
 MOST_NAMES = 100_000  # remembered at once
-MOST_MOMENTS = 1_000  # of learning, likewise
 _NEVER_MS = 1 << 62
 
 # Of PostgreSQL: whether anything was committed since shows in which transactions a snapshot sees.
@@ -26,41 +26,6 @@ _BEGIN_AND_TELL = f"""
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SELECT pg_current_snapshot()::text, ({NEWEST})
 """
-
-
-class Beginnings:
-    """When the store's evidence begins, as known at moments already asked about.
-
-    The earliest evidence known at K, itself known since J, is the earliest known at every moment from J to K;
-    and what was known below the watermark never changes.
-    """
-
-    def __init__(self) -> None:
-        self._spans: list[tuple[int, int, int]] = []  # (J, K, begins_ms), disjoint, ascending
-
-    def begun(self, at_ms: int, known_at: int) -> bool | None:
-        """Tell whether there is evidence up to an instant, as known at a moment; None where that is not remembered."""
-        place = bisect_left(self._spans, known_at, key=_until)
-        if place < len(self._spans):
-            since, _, begins_ms = self._spans[place]
-            if since <= known_at:
-                return begins_ms <= at_ms
-            if at_ms < begins_ms:
-                return False  # and what is learned later only makes it earlier
-        if place and self._spans[place - 1][2] <= at_ms:
-            return True
-        return None
-
-    def learn(self, begins_ms: int, since: int, known_at: int, *, below: int) -> None:
-        """Remember the earliest evidence known at a moment; at the watermark `below` itself more may come."""
-        until = min(known_at, below - 1)
-        if since <= until:
-            others = [span for span in self._spans if span[0] > until or span[1] < since]
-            self._spans = sorted([*others, (since, until, begins_ms)])[-MOST_MOMENTS:]
-
-
-def _until(span: tuple[int, int, int]) -> int:
-    return span[1]
 
 
 class Asker:
@@ -256,7 +221,7 @@ class Asker:
         seen = self._seen(row)
         *_, next_ms, proved_ms, until_ms, from_ms, open_at = row
         if until_ms is not None:
-            seen = self._confirmed(seen, (until_ms, from_ms, open_at), client_no, known_at)
+            seen = self.proven(seen, (until_ms, from_ms, open_at), client_no, known_at)
         after = None if next_ms is None else (next_ms, proved_ms)
         return period_at(at_ms, seen, after, self.watched(known_at))
 
@@ -291,15 +256,16 @@ class Asker:
             return timeline
         proofs = {(row[0], row[1]): row[2:] for row in found}
         return [
-            self._confirmed(seen, proofs[seen.at_ms, seen.seq], client_no, known_at)
+            self.proven(seen, proofs[seen.at_ms, seen.seq], client_no, known_at)
             if (seen.at_ms, seen.seq) in proofs
             else seen
             for seen in timeline
         ]
 
-    def _confirmed(
+    def proven(
         self, seen: Seen, proof: tuple[int, int | None, int | None], client_no: int, known_at: int
     ) -> Seen:
+        """Add to a transition what a row of confirmations proves: `(until_ms, from_ms, open_at)`."""
         until_ms, from_ms, open_at = proof
         if open_at is not None:
             slot = client_no % BLOCK
@@ -327,14 +293,26 @@ class Asker:
         found = self.rows("timeline", client_no=client_no, known_at=known_at, from_ms=from_ms, to_ms=to_ms)
         return self.confirmed([self._seen(row) for row in found], client_no, known_at)
 
+    def unseen(
+        self, client_no: int, known_at: int, *, from_ms: int = -(1 << 62), to_ms: int = 1 << 62
+    ) -> Unseen:
+        """Read a client's transitions with `at_ms` in `[from_ms, to_ms)`, to be looked at one by one."""
+        values = {"client_no": client_no, "known_at": known_at, "from_ms": from_ms, "to_ms": to_ms}
+        found = self.rows("timeline", **values)
+        proofs = self.rows("confirmations", **values) if found else []
+        return Unseen(self, client_no, known_at, found, {(row[0], row[1]): row[2:] for row in proofs})
+
     def around(self, client_no: int, from_ms: int, to_ms: int, known_at: int) -> list[Seen]:
         """List the transition in force at `from_ms`, those up to and including `to_ms`, and one beyond."""
+        low, high = self.reach(client_no, from_ms, to_ms, known_at)
+        return self.timeline(client_no, known_at, from_ms=low, to_ms=high)
+
+    def reach(self, client_no: int, from_ms: int, to_ms: int, known_at: int) -> tuple[int, int]:
+        """Widen a window to `[low, high)`: from what holds at its beginning to one transition beyond its end."""
         first = self.before(client_no, from_ms + 1, known_at)
         after = self.after(client_no, to_ms, known_at)
         low = from_ms + 1 if first is None else first.at_ms
-        return self.timeline(
-            client_no, known_at, from_ms=low, to_ms=(to_ms if after is None else after[0]) + 1
-        )
+        return low, (to_ms if after is None else after[0]) + 1
 
     def has_more_than(self, most: int, client_no: int, from_ms: int, to_ms: int) -> bool:
         """Tell whether a client has more than `most` rows of transitions from `from_ms` up to `to_ms`.
@@ -374,3 +352,46 @@ class Asker:
         """Find the first transition later than an instant, and from when the stretch before it is proven."""
         row = self._row("next", client_no=client_no, at_ms=at_ms, known_at=known_at)
         return None if row is None else (row[0], row[1])
+
+
+class Unseen:
+    """A client's transitions as known at one moment, ascending; each is built when it is looked at.
+
+    Most of what is read for many questions is never asked about. Outlives the snapshot that it was read in, for
+    what was known at a moment never changes.
+    """
+
+    __slots__ = ("_asker", "_client_no", "_known_at", "_proofs", "_rows", "starts")
+
+    def __init__(
+        self,
+        asker: Asker,
+        client_no: int,
+        known_at: int,
+        rows: list[tuple[Any, ...]],
+        proofs: dict[tuple[int, int], tuple[Any, ...]],
+    ) -> None:
+        self._asker = asker
+        self._client_no = client_no
+        self._known_at = known_at
+        self._rows = rows
+        self._proofs = proofs
+        # The instants, side by side: looking through them is most of the work.
+        self.starts = array("q", [row[0] for row in rows])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def periods_of(self, place: int) -> list[Period]:
+        """Cut the time of one transition, the last of those at its instant, into its periods; ascending."""
+        row = self._rows[place]
+        seen = seen_from(row, self._asker.text(row[REASON]))
+        proof = self._proofs.get((row[0], row[1])) if self._proofs else None
+        if proof is not None:
+            until_ms, from_ms, open_at = proof
+            seen = self._asker.proven(seen, (until_ms, from_ms, open_at), self._client_no, self._known_at)
+        after = None
+        if place + 1 < len(self._rows):
+            following = self._rows[place + 1]
+            after = following[0], following[PROVED_FROM]
+        return list(periods_of(seen, after, self._asker.watched(self._known_at)))

@@ -18,7 +18,7 @@ _SEEN = (
     "x.at_ms, x.seq, x.recorded_at, x.superseded_at, x.state, x.timestamp_ms, x.reason_no, x.not_before_ms,"
     " x.not_after_ms, x.rule_no, x.proved_from_ms"
 )
-REASON = 6  # where a row of _SEEN has the number of its reason
+REASON, PROVED_FROM = 6, 10  # where a row of _SEEN has reason_no and proved_from_ms
 _VISIBLE = "x.recorded_at <= :known_at AND (x.superseded_at IS NULL OR x.superseded_at > :known_at)"
 
 _STATEMENTS: dict[str, str] = {
