@@ -30,10 +30,10 @@ from store.identity import client_of
 
 Time = int | str | datetime
 
-BATCH = 100_000  # questions answered from one snapshot
+BATCH = 50_000  # questions answered from one snapshot
 MOST_ROWS = 200_000  # transitions remembered from one batch to the next
 FEW = 3  # questions: so few are sought, each for itself
-WHOLE = 4  # rows a question: so short a timeline is read whole, to be remembered
+WHOLE = 8  # rows a question: so short a timeline is read whole, to be remembered
 
 _ALWAYS = (-(1 << 62), 1 << 62)  # ms
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -116,22 +115,21 @@ class ReplyLines:
         if shared is None:
             if len(self._shared) >= MOST_SHARED:
                 self._shared.clear()
-            apart = ("at", "notAfter") if is_inferred else ("at",)
-            shared = self._shared[shared_by] = _around(reply_json(reply), apart)
+            shared = self._shared[shared_by] = _around(json_line(reply_json(reply)), answer, is_inferred)
         return iso(answer.at_ms).join(shared)
 
 
-def _around(value: dict[str, Any], apart: Sequence[str]) -> list[str]:
-    """Write an object as JSON, cut where the texts of the members `apart` stand."""
-    pieces = ["{"]
-    for name, member in value.items():
-        pieces[-1] += f"{'' if pieces == ['{'] else ','}{json_line(name)}:"
-        if name in apart:
-            pieces[-1] += '"'
-            pieces.append('"')
-        else:
-            pieces[-1] += json_line(member)
-    pieces[-1] += "}"
+_AT = len('{"thingName":,"clientId":,"at":"')
+_TIME = len(iso(0))
+_END = '","error":null}'  # of an inferred answer, right after its notAfter
+
+
+def _around(line: str, answer: Answer, is_inferred: bool) -> list[str]:
+    """Cut a line of `reply_json` where the instant asked about stands."""
+    begins = _AT + len(json_line(answer.thing_name)) + len(json_line(answer.client_id))
+    pieces = [line[:begins], line[begins + _TIME :]]
+    if is_inferred:
+        pieces[1:] = [line[begins + _TIME : -len(_END) - _TIME], _END]
     return pieces
 
 
