@@ -209,15 +209,21 @@ def _copy_of_install(install: Path, *, to: Path) -> Path:
     return copy
 
 
-@pytest.fixture
-def postgres_store_url(postgres_url: str) -> Iterator[str]:
-    """URL of a new and empty PostgreSQL database, dropped after the test whoever is still connected."""
+@contextmanager
+def _new_database(postgres_url: str) -> Iterator[str]:
     name = f"thingline_{uuid.uuid4().hex}"
     _on_server(postgres_url, "CREATE DATABASE {}", name)
     try:
         yield _with_database(postgres_url, name)
     finally:
         _on_server(postgres_url, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def postgres_store_url(postgres_url: str) -> Iterator[str]:
+    """URL of a new and empty PostgreSQL database, dropped after the test whoever is still connected."""
+    with _new_database(postgres_url) as url:
+        yield url
 
 
 def _on_server(url: str, statement: LiteralString, name: str) -> None:
@@ -246,3 +252,13 @@ def store_url(request: pytest.FixtureRequest) -> str:
     fixture = {"sqlite": "sqlite_store_url", "postgresql": "postgres_store_url"}[request.param]
     url: str = request.getfixturevalue(fixture)
     return url
+
+
+@pytest.fixture
+def other_store_url(store_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of a second new, empty store on the engine of the first."""
+    if store_url.startswith("sqlite"):
+        yield f"{store_url}.other"
+    else:
+        with _new_database(request.getfixturevalue("postgres_url")) as url:
+            yield url

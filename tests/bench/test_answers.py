@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import sqlite3
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import psycopg
 import pytest
 
 from ingest.writer import Writer
-from queries.history import History, Question, open_history
-from store.answer import Asker
+from queries.history import History, Question, Reply, open_history
+from queries.output import ReplyLines, json_line, reply_json
+from store.answer import Asker, said_at
 from store.engine import open_reader, open_writer, parse_url
 from store.errors import AnswerError, ResourceNotFound
 from store.model import Learned
@@ -29,6 +32,7 @@ DEVICES = 2_000
 ASKED = 20_000
 MANY = 1_000_000
 BACK = 500 * 86_400_000
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def microseconds(run: Callable[[], object], count: int) -> float:
@@ -74,14 +78,33 @@ def beside_exact_keys(url: str, execute: Callable[..., Any], mark: str) -> None:
     with open_history(url) as history:
         single = microseconds(lambda: [history.at(name, at_ms) for name, at_ms in asked], ASKED)
         print(f"  history.at(thing, time)            {single:8.1f} us  {single / base:5.2f} x")
+        answers = [history.at(*one) for one in asked]
+        replies = [
+            Reply(*one, answer.known_at, answer, None) for one, answer in zip(asked, answers, strict=True)
+        ]
+        written = microseconds(lambda: [json_line(reply_json(reply)) for reply in replies], ASKED) + single
+        line = ReplyLines().line
         for count in (ASKED, MANY):
             questions = [Question(name, at_ms) for name, at_ms in drawn(rng, count, end)]
-            many = microseconds(lambda: sum(1 for _ in history.ask(questions)), count)  # noqa: B023 - run at once
+
+            def each(questions: list[Question] = questions) -> Iterator[Reply]:
+                """Make a reply to each, of an answer at hand."""
+                for name, at_ms, _ in questions:
+                    assert isinstance(at_ms, int)
+                    yield Reply(name, at_ms, 0, said_at(answers[0], at_ms), None)
+
+            made = microseconds(lambda: sum(1 for _ in each()), count)
+            many = microseconds(lambda: sum(1 for _ in history.ask(questions)), count)  # noqa: B023
+            lines_of = microseconds(lambda: sum(len(line(one)) for one in history.ask(questions)), count)  # noqa: B023
+            print(f"  {count:,} questions, each:")
+            print(f"    reply made, nothing looked up     {made:8.2f} us  {single / made:5.1f} x one by one")
+            print(f"    history.ask                       {many:8.2f} us  {single / many:5.1f} x")
             print(
-                f"  history.ask({count:>9,}), a question {many:8.2f} us  {single / many:5.1f} x as fast as one by one"
+                f"    written as NDJSON                 {lines_of:8.2f} us  {written / lines_of:5.1f} x one by one"
             )
-        replies = history.ask(Question(*one) for one in asked)
-        assert [reply.answer for reply in replies] == [history.at(*one) for one in asked]
+        told = list(history.ask(Question(*one) for one in asked))
+        assert [reply.answer for reply in told] == answers
+        assert [line(reply) for reply in told] == [json_line(reply_json(reply)) for reply in replies]
 
 
 def test_point_answers_on_sqlite(tmp_path: Path) -> None:
@@ -133,3 +156,38 @@ def answer_or_error(history: History, name: str, at_ms: int, known_at: int) -> t
     except AnswerError as error:
         return type(error)
     return None
+
+
+TEN_MILLION = 10_000_000
+MOST_MB = 300
+ASKS = """
+import random, resource, sys
+from queries.history import Question, open_history
+
+url, names, count, low, high = sys.argv[1], *map(int, sys.argv[2:])
+rng = random.Random(6)
+with open_history(url) as history:
+    def drawn():
+        for _ in range(count):
+            yield Question(f"device-{int(rng.random() * names):06}", low + int(rng.random() * (high - low)))
+
+    told = sum(1 for reply in history.ask(drawn()) if reply.answer is not None)
+print(told, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.parametrize("names", [10_000, 1_000_000])
+def test_ten_million_questions_take_constant_memory(tmp_path: Path, names: int) -> None:
+    """Of a million names, the store knows ten thousand."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    ours(url, lines(random.Random(2), EVENTS, 10_000))
+    with sqlite3.connect(tmp_path / "store.db") as db:
+        low, high = db.execute("SELECT min(at_ms), max(at_ms) FROM evidence").fetchone()
+    for count in (TEN_MILLION // 10, TEN_MILLION):
+        given = [sys.executable, "-c", ASKS, url, *map(str, (names, count, low, high))]
+        told, peak_mb = map(
+            int, subprocess.run(given, capture_output=True, text=True, check=True).stdout.split()
+        )
+        print(f"\nSQLite, {count:,} questions about {names:,} names, {told:,} known: peak {peak_mb} MB")
+        assert told > count * 9_000 // names
+        assert peak_mb < MOST_MB
