@@ -209,21 +209,22 @@ def _copy_of_install(install: Path, *, to: Path) -> Path:
     return copy
 
 
-@contextmanager
-def _new_database(postgres_url: str) -> Iterator[str]:
-    name = f"thingline_{uuid.uuid4().hex}"
-    _on_server(postgres_url, "CREATE DATABASE {}", name)
-    try:
-        yield _with_database(postgres_url, name)
-    finally:
-        _on_server(postgres_url, "DROP DATABASE {} WITH (FORCE)", name)
-
-
 @pytest.fixture
 def postgres_store_url(postgres_url: str) -> Iterator[str]:
     """URL of a new and empty PostgreSQL database, dropped after the test whoever is still connected."""
-    with _new_database(postgres_url) as url:
+    with new_database(postgres_url) as url:
         yield url
+
+
+@contextmanager
+def new_database(server_url: str) -> Iterator[str]:
+    """Make an empty database on a server; give its URL, and drop it at the end."""
+    name = f"thingline_{uuid.uuid4().hex}"
+    _on_server(server_url, "CREATE DATABASE {}", name)
+    try:
+        yield _with_database(server_url, name)
+    finally:
+        _on_server(server_url, "DROP DATABASE {} WITH (FORCE)", name)
 
 
 def _on_server(url: str, statement: LiteralString, name: str) -> None:
@@ -260,5 +261,5 @@ def other_store_url(store_url: str, request: pytest.FixtureRequest) -> Iterator[
     if store_url.startswith("sqlite"):
         yield f"{store_url}.other"
     else:
-        with _new_database(request.getfixturevalue("postgres_url")) as url:
+        with new_database(request.getfixturevalue("postgres_url")) as url:
             yield url

@@ -1,0 +1,125 @@
+"""All that a store holds, in names rather than numbers and in ranks rather than moments.
+
+Two stores that were told the same are equal here in every table and every column, whatever the order in which
+their names were numbered, and whenever they were told. A column that this module does not know fails the look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from ingest.sweeps import asked_in
+from store.schema import metadata
+
+Contents = dict[str, list[tuple[Any, ...]]]
+
+# Moments of learning: what is compared is only which came before which.
+MOMENTS = {"known_at", "recorded_at", "superseded_at", "open_at", "replayed_at"}
+# When a client was last told of, be it of nothing new: which is what the second run of two tells it.
+LAST_TOLD = "last_known_at"
+# Numbers given in order of arrival: the key of their own table says nothing, elsewhere the name stands for them.
+NAMES = {
+    "realm_no": ("realms", "name"),
+    "client_no": ("clients", "client_id"),
+    "thing_no": ("things", "thing_name"),
+    "source_no": ("texts", "text"),
+    "reason_no": ("texts", "text"),
+    "principal_no": ("texts", "text"),
+    "ip_no": ("texts", "text"),
+    "text_no": ("texts", "text"),
+}
+OWN_KEYS = {"realms": "realm_no", "clients": "client_no", "things": "thing_no", "texts": "text_no"}
+OWN_KEYS |= {"quarantine": "quarantine_no"}
+# Each writer of PostgreSQL keeps its own newest moment: which of them it was is told by no law.
+LEFT_OUT = {"watermarks", "rules"}
+
+
+@contextmanager
+def connected(url: str) -> Iterator[sa.Connection]:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def contents(url: str) -> Contents:
+    """Give every row of every table, sorted; for stores that fit into memory."""
+    with connected(url) as connection:
+        return {name: sorted(rows, key=repr) for name, rows in _tables(connection)}
+
+
+def fingerprint(url: str) -> dict[str, tuple[int, int]]:
+    """Give the number of rows of every table and a hash that does not depend on their order."""
+    found = {}
+    with connected(url) as connection:
+        for name, rows in _tables(connection):
+            count = total = 0
+            for row in rows:
+                count += 1
+                total += int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=16).digest(), "big")
+            found[name] = count, total % (1 << 128)
+    return found
+
+
+def _tables(connection: sa.Connection) -> Iterator[tuple[str, Iterator[tuple[Any, ...]]]]:
+    moments: set[int] = set()
+    for table in metadata.sorted_tables:
+        if table.name not in LEFT_OUT:
+            for column in table.columns:
+                if column.name in MOMENTS:
+                    moments |= set(connection.scalars(sa.select(column).distinct()))
+    ranks = {moment: rank for rank, moment in enumerate(sorted(moments - {None}))}
+    names = {
+        table: dict(
+            tuple(row)
+            for row in connection.execute(
+                sa.select(metadata.tables[table].c[OWN_KEYS[table]], metadata.tables[table].c[column])
+            )
+        )
+        for table, column in NAMES.values()
+    }
+    for table in metadata.sorted_tables:
+        if table.name == "sweeps":
+            yield "sweeps", _asked(connection, table, names, ranks)
+        elif table.name not in LEFT_OUT:
+            yield table.name, _rows(connection, table, names, ranks)
+
+
+def _rows(
+    connection: sa.Connection, table: sa.Table, names: dict[str, dict[int, str]], ranks: dict[int, int]
+) -> Iterator[tuple[Any, ...]]:
+    columns = [column for column in table.columns if column.name not in (LAST_TOLD, OWN_KEYS.get(table.name))]
+    told = [_telling(column.name, names, ranks) for column in columns]
+    streamed = connection.execution_options(yield_per=10_000)
+    for row in streamed.execute(sa.select(*columns)):
+        yield tuple(None if value is None else tell(value) for tell, value in zip(told, row, strict=True))
+
+
+def _telling(column: str, names: dict[str, dict[int, str]], ranks: dict[int, int]) -> Callable[[Any], Any]:
+    if column in MOMENTS:
+        return ranks.__getitem__
+    if column == "rule_no":
+        return int
+    if column.endswith("_no"):
+        return names[NAMES[column][0]].__getitem__
+    return lambda value: bytes(value) if isinstance(value, memoryview) else value
+
+
+def _asked(
+    connection: sa.Connection, table: sa.Table, names: dict[str, dict[int, str]], ranks: dict[int, int]
+) -> Iterator[tuple[Any, ...]]:
+    """Tell sweeps as what they say: who was asked when."""
+    c = table.c
+    columns = (c.block_no, c.known_at, c.asked_ms, c.source_no, c.first_slot, c.slots)
+    assert len(columns) == len(table.columns)
+    for row in connection.execute(sa.select(*columns)):
+        source = names["texts"][row[3]]
+        for client_no, known_at, asked_ms in asked_in(tuple(row)):
+            yield names["clients"][client_no], ranks[known_at], asked_ms, source
