@@ -45,6 +45,15 @@ from store.options import described, json_option, realm_option, store_option
 )
 @redact_ingest_option
 @key_file_option
+@click.option(
+    "--wait",
+    "wait_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="How long to wait for a PostgreSQL that goes away while it is written to, and write again; 0: not at all.",
+)
 @store_option
 @realm_option
 @json_option
@@ -53,12 +62,14 @@ def ingest(
     asked_at: str | None,
     redacted: tuple[str, ...],
     key_file: Path | None,
+    wait_s: float,
     url: str | None,
     realm: str,
     as_json: bool,
 ) -> int:
     from ingest.files import ingest_file, named
-    from ingest.writer import Counts, Writer
+    from ingest.patience import PatientWriter
+    from ingest.writer import Counts
 
     asked_ms = None if asked_at is None else _asked_ms(asked_at)
     redact = redaction_in(redacted, key_file)
@@ -67,7 +78,15 @@ def ingest(
     faults: list[str] = []
     place = parse_url(url)
     shown = _Progress(files)
-    with open_writer(place) as store, Writer(store, realm=realm) as writer:
+
+    def say(text: str) -> None:
+        shown.end()
+        click.echo(f"thingline: {text}", err=True)
+
+    with (
+        open_writer(place) as store,
+        PatientWriter(store, realm=realm, wait_s=wait_s, say=say) as writer,
+    ):
         for path in files:
             counts, fault = ingest_file(
                 path, writer, clock=system_clock, progress=shown.update, asked_ms=asked_ms, redact=redact

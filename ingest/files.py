@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from ingest.decode import decode_stream
 from ingest.redact import Redaction
-from ingest.writer import Counts, Writer
+from ingest.writer import Counts
 from store.clock import Clock
 from store.errors import SourceError
 from store.model import Learned, Rejected
@@ -48,9 +48,15 @@ def chunks(source: BinaryIO, seen: Callable[[int], None] = lambda count: None) -
         yield piece
 
 
+class Taking(Protocol):
+    """Whatever takes batches of evidence: a Writer, patient or not."""
+
+    def write_all(self, batches: Iterable[Sequence[Record]], *, source: str) -> Iterator[Counts]: ...
+
+
 def ingest_file(
     path: str,
-    writer: Writer,
+    writer: Taking,
     *,
     clock: Clock,
     progress: Callable[[int, Counts], None],

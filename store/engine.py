@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from store.errors import (
+    StoreAway,
     StoreBusy,
     StoreError,
     StoreMissing,
@@ -35,6 +36,9 @@ from store.errors import (
 SCHEMA_REVISION = "0004"  # the newest file in migrations/versions; a test holds them equal
 
 _BUSY_TIMEOUT_MS = 10_000
+# What PostgreSQL says of a state that passes: it starts, stops or fails over, has no connection free, or let
+# another transaction go first. Class 08 besides: the connection broke.
+_PASSING = frozenset({"57P01", "57P02", "57P03", "53300", "40001", "40P01"})
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre"}
     | {"fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse"}
@@ -198,7 +202,26 @@ def _explained(url: URL, error: BaseException) -> StoreError:
         return StoreUnreachable(f"{masked(url)} cannot be written: {detail}. Check who owns the file.")
     if "not a database" in detail or "malformed" in detail:
         return StoreUnreachable(f"{masked(url)} is not a store of thingline: {detail}.")
+    if str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_IOERR"):
+        return StoreUnreachable(
+            f"{masked(url)} cannot be read or written: {detail}; nothing of the last batch is kept."
+            " Check the disk, its quota and limits on the size of files."
+        )
+    if _passes(error):
+        return StoreAway(f"{masked(url)} does not answer: {detail}.")
     return StoreUnreachable(f"{masked(url)} does not answer: {detail}.")
+
+
+def _passes(error: BaseException) -> bool:
+    """Tell whether a server's refusal is of its state, and not of what it was asked."""
+    if not type(error).__module__.startswith("psycopg"):
+        return False
+    from psycopg import OperationalError
+
+    state = getattr(error, "sqlstate", None)
+    return isinstance(error, OperationalError) and (
+        state is None or state.startswith("08") or state in _PASSING
+    )
 
 
 # --- Opening ------------------------------------------------------------------------------------------------
@@ -208,7 +231,7 @@ def open_reader(url: URL) -> Store:
     """Open an existing store for reading. Raises StoreMissing, StoreTooNew, StoreTooOld, StoreUnreachable."""
     store = Store(url, _engine(url, read_only=True))
     with closing_on_error(store):
-        _check_revision(store)
+        check_revision(store)
     return store
 
 
@@ -220,7 +243,7 @@ def open_writer(url: URL) -> Store:
             from store.migrate import upgrade
 
             upgrade(store)
-        _check_revision(store)
+        check_revision(store)
     return store
 
 
@@ -253,7 +276,8 @@ def revision_of(store: Store) -> str | None:
         return None if revision is None else str(revision)
 
 
-def _check_revision(store: Store) -> None:
+def check_revision(store: Store) -> None:
+    """Make sure that the store is of this schema. Raises StoreMissing, StoreTooNew, StoreTooOld."""
     revision = revision_of(store)
     if revision is None:
         raise StoreMissing(f"{masked(store.url)} holds no store; `thingline ingest` makes one.")

