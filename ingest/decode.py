@@ -16,7 +16,7 @@ import msgspec
 from ingest.checks import Result, is_page, read_check, recorded, results
 from ingest.encode import RECORDING_HEADER, RECORDING_VERSION, recording_line, to_json
 from ingest.envelope import contents
-from ingest.inflate import CORRUPT, TOO_LARGE, TRUNCATED
+from ingest.inflate import CORRUPT, TOO_LARGE, TRUNCATED, Broken, inflate
 from ingest.members import (
     CLIENT_NAMES,
     canonical,
@@ -209,8 +209,7 @@ class _Reader:
         if place.envelopes > ENVELOPES:
             yield _too_deep(body, place.position)
             return
-        most = min(INFLATED_TIMES * len(body), INFLATED_BYTES)
-        scanner = Scanner([body], _SHAPES, most_inflated=most)
+        scanner = Scanner([body], _SHAPES, most_inflated=_most_inflated(body))
         while scanner.fill():
             while not scanner.starved:
                 for item in scanner.walk():
@@ -241,7 +240,7 @@ class _Reader:
             refused.append(item)
         if refused:
             yield rejected(refused[0].reason, refused[0].detail, whole, place.position)
-        elif not text.strip():
+        elif _is_blank(body):
             yield rejected(
                 "not-json", "the envelope is empty; nothing can be learned from it", whole, place.position
             )
@@ -343,6 +342,17 @@ _RECORDED = ("event", "check", "registry", "watch")
 _FORMLESS = frozenset({"not-json", "unknown-shape"})
 _GZIP_BREAKS = frozenset(cause.reason for cause in (TRUNCATED, CORRUPT, TOO_LARGE))
 _FEW = 16
+_BLANK = b" \t\r\n,\xef\xbb\xbf"
+
+
+def _most_inflated(body: bytes) -> int:
+    return min(INFLATED_TIMES * len(body), INFLATED_BYTES)
+
+
+def _is_blank(body: bytes) -> bool:
+    """Tell whether nothing is in a body, or in the gzip that it is."""
+    pieces = inflate([body], most=_most_inflated(body))
+    return all(not isinstance(piece, Broken) and not piece.strip(_BLANK) for piece in pieces)
 
 
 def _published(

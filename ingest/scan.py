@@ -343,7 +343,8 @@ class Scanner:
         """
         buffer = self.buffer
         line_end = buffer.find(b"\n", start, start + _WINDOW_BYTES)
-        if end is None and line_end < 0 and len(buffer) - start < _WINDOW_BYTES and not self._final:
+        # Where the end is known too: how much of the line is there already must not show in what is said of it.
+        if line_end < 0 and len(buffer) - start < _WINDOW_BYTES and not self._final:
             self._wait(_WINDOW_BYTES)
             return
         first = buffer[self.at]
