@@ -199,7 +199,10 @@ def _explained(url: URL, error: BaseException) -> StoreError:
             f"The disk that holds {masked(url)} is full; nothing of the last batch is kept."
         )
     if "readonly" in detail or "read-only" in detail:
-        return StoreUnreachable(f"{masked(url)} cannot be written: {detail}. Check who owns the file.")
+        return StoreUnreachable(
+            f"{masked(url)} cannot be written: {detail}. Check who owns the file and its folder; SQLite writes"
+            " beside the file for a reader too, where no writer has it open."
+        )
     if "not a database" in detail or "malformed" in detail:
         return StoreUnreachable(f"{masked(url)} is not a store of thingline: {detail}.")
     if str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_IOERR"):

@@ -1,0 +1,224 @@
+"""Bad surroundings: a full disk, a limit, a file or a folder that may not be written, another writer.
+
+Each ends with one clear line and the right exit code, nothing half-written; once it is mended, ingesting again
+completes the store. Real limits, real file systems and real users, on the real command as a process.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contents import contents
+from tests.contract.test_bad_input import lines
+from tests.contract.test_crash import held
+from tests.processes import COMMAND, HOME, run
+
+AT = "2026-10-01T00:00:00Z"
+MEBIBYTE = 1 << 20
+
+
+def said(err: str) -> str:
+    """Give the one line of a complaint."""
+    (line,) = err.splitlines()
+    assert line.startswith("thingline: "), err
+    return line
+
+
+def is_sound(path: Path) -> bool:
+    with sqlite3.connect(path) as connection:
+        found = connection.execute("PRAGMA integrity_check").fetchall()
+    connection.close()
+    return found == [("ok",)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Files of events, a transaction each, more than a mebibyte of store in all."""
+    folder = tmp_path / "events"
+    folder.mkdir()
+    told = lines(range(6_000))
+    for number in range(6):
+        (folder / f"{number}.ndjson").write_text("".join(told[number::6]))
+    return folder
+
+
+def assert_completed(store: Path, folder: Path, tmp_path: Path) -> None:
+    """Ingest again, and compare with a store that nothing ever happened to."""
+    for path in (store, tmp_path / "undisturbed.db"):
+        code, _, err = run("ingest", str(folder), "--store", str(path))
+        assert code == 0, err
+    assert is_sound(store)
+    assert contents(f"sqlite:///{store}") == contents(f"sqlite:///{tmp_path / 'undisturbed.db'}")
+
+
+# --- A full disk --------------------------------------------------------------------------------------------
+
+
+def limited(size: int) -> Callable[[], None]:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+# 20 kB: the schema does not fit; 400 kB: the first transactions do.
+@pytest.mark.parametrize(("size", "some"), [(20_000, False), (400_000, True)])
+def test_a_limit_on_the_size_of_files_is_an_error_and_leaves_a_sound_store(
+    folder: Path, tmp_path: Path, size: int, some: bool
+) -> None:
+    store = tmp_path / "store.db"
+    code, out, err = run("ingest", str(folder), "--store", str(store), preexec_fn=limited(size))
+    assert (code, out) == (3, "")
+    assert "nothing of the last batch is kept. Check the disk, its quota and limits" in said(err)
+    assert is_sound(store)
+    assert (0 < held(f"sqlite:///{store}") < 6_000) == some
+    assert_completed(store, folder, tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one mebibyte, where we may mount one; the limit above is tested everywhere."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts; the limit on file sizes stands for it")
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_an_error_and_leaves_a_sound_store(
+    small_disk: Path, folder: Path, tmp_path: Path
+) -> None:
+    store = small_disk / "store.db"
+    code, out, err = run("ingest", str(folder), "--store", str(store))
+    assert (code, out) == (3, "")
+    assert said(err) == (
+        f"thingline: The disk that holds sqlite:///{store} is full; nothing of the last batch is kept."
+    )
+    assert is_sound(store)
+    some = held(f"sqlite:///{store}")
+    assert 0 < some < 6_000
+    code, out, _ = run("export", "evidence", "--store", str(store))  # a full disk still answers
+    assert (code, out.count("\n")) == (0, some + 1)
+    roomy = tmp_path / "roomy"
+    shutil.copytree(small_disk, roomy)
+    assert_completed(roomy / "store.db", folder, tmp_path)
+
+
+# --- Other users' files -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that everybody can reach, with a store and a file of events in it; pytest's own are its user's."""
+    folder = Path(tempfile.mkdtemp(prefix="thingline-test-"))
+    (folder / "events.ndjson").write_text("".join(lines(range(50))))
+    (folder / "more.ndjson").write_text("".join(lines(range(50, 60))))
+    assert run("ingest", str(folder / "events.ndjson"), "--store", str(folder / "store.db"))[0] == 0
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+AS_NOBODY = """
+import contextlib, io, os, sys, tempfile
+sys.path.insert(0, sys.argv[1])
+import thingline
+# What the commands import when they run must be imported now: nobody may not read our home.
+with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as _:
+    with contextlib.redirect_stdout(io.StringIO()) as _:
+        for store in (folder + "/warm.db", folder + "/events/no.db"):
+            for command in (["ingest", sys.argv[2]], ["at", "client-1", sys.argv[3], "--client"]):
+                thingline.main([*command, "--store", store])
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+sys.exit(thingline.main(sys.argv[4:]))
+"""
+
+
+def by_nobody(public: Path, *args: str) -> tuple[int, str, str]:
+    """Run a command as a user who owns nothing; as ourselves, where we are not root."""
+    known = (str(HOME), str(public / "events.ndjson"), AT)
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, *known, *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["file", "folder", "both"])
+def test_a_store_that_may_not_be_written_is_an_error_and_stays_as_it_is(public: Path, closed: str) -> None:
+    store = public / "store.db"
+    for path in public.iterdir():
+        path.chmod(0o444 if closed != "folder" else 0o666)
+    public.chmod(0o777 if closed == "file" else 0o555)
+    before = store.read_bytes()
+    code, out, err = by_nobody(public, "ingest", str(public / "more.ndjson"), "--store", str(store))
+    assert (code, out) == (3, ""), err
+    assert "cannot be written" in said(err)
+    assert store.read_bytes() == before
+    assert is_sound(store)
+    code, out, err = by_nobody(public, "at", "client-1", AT, "--client", "--store", str(store))
+    if closed == "file":
+        assert (code, err) == (0, "")
+    else:  # a reader has to make the files beside it that a writer would have made
+        assert (code, out) == (3, "")
+        assert "for a reader too" in said(err)
+    public.chmod(0o755)
+    assert run("ingest", str(public / "more.ndjson"), "--store", str(store))[0] == 0
+    assert held(f"sqlite:///{store}") == 60
+
+
+# --- Another writer -----------------------------------------------------------------------------------------
+
+
+def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(tmp_path: Path) -> None:
+    """The first is fed line by line, so that it is at work while others come; readers read on meanwhile."""
+    store = tmp_path / "store.db"
+    url = f"sqlite:///{store}"
+    told = lines(range(40_000))
+    (tmp_path / "other.ndjson").write_text("".join(told[:10]))
+    with subprocess.Popen(
+        [*COMMAND, "ingest", "-", "--store", str(store)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as first:
+        assert first.stdin is not None
+        first.stdin.write("".join(told[:25_000]).encode())
+        first.stdin.flush()
+        until_s = time.monotonic() + 60
+        while held(url) < 20_000:
+            assert first.poll() is None
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+        for command in (("ingest", str(tmp_path / "other.ndjson")), ("rebuild",)):
+            code, out, err = run(*command, "--store", str(store))
+            assert (code, out) == (3, "")
+            assert "Another process is writing to this store" in said(err)
+            assert run("at", "client-1", AT, "--client", "--store", str(store))[0] == 0
+            assert held(url) == 20_000
+        out_bytes, err_bytes = first.communicate("".join(told[25_000:]).encode(), timeout=60)
+    assert (first.returncode, out_bytes[:33]) == (0, b"40,000 records: 40,000 events, 0 "), err_bytes
+    assert held(url) == 40_000
+    assert run("ingest", str(tmp_path / "other.ndjson"), "--store", str(store))[0] == 0
