@@ -16,7 +16,7 @@ import msgspec
 from ingest.checks import Result, is_page, read_check, recorded, results
 from ingest.encode import RECORDING_HEADER, RECORDING_VERSION, recording_line, to_json
 from ingest.envelope import contents
-from ingest.inflate import CORRUPT, TOO_LARGE, TRUNCATED, Broken, inflate
+from ingest.inflate import CORRUPT, MAGIC, TOO_LARGE, TRUNCATED, Broken, inflate
 from ingest.members import (
     CLIENT_NAMES,
     canonical,
@@ -114,6 +114,7 @@ def decode_stream(
                 if isinstance(item, Rejected):
                     yield item
                 else:
+                    reader.received(len(item.raw))
                     yield from reader.found(item, _Place(item.position))
 
 
@@ -122,10 +123,12 @@ def decode_message(
 ) -> list[Learned | Rejected]:
     """Return all that one message of a queue says, in its order; each item bears the message's `position`.
 
-    `asked_ms` as for `decode_stream`. Gzip in it may unpack to a hundred times its size and 256 MiB at most.
-    Never raises for any bytes.
+    `asked_ms` as for `decode_stream`. Gzip in it, and in all that is in it, may unpack to a hundred times the
+    message and 256 MiB at most. Never raises for any bytes.
     """
-    return list(_Reader(now, asked_ms).enclosed(body, _Place(position)))
+    reader = _Reader(now, asked_ms)
+    reader.received(len(body))
+    return list(reader.enclosed(body, _Place(position)))
 
 
 def _quick(value: object, raw: bytes, position: int, latest_ms: int) -> Learned | None:
@@ -182,12 +185,17 @@ class _Reader:
         self._now = now
         self._asked_ms = asked_ms
         self.latest_ms = 0
+        self._unpackable = 0
         self._clock_ms()
 
     def _clock_ms(self) -> int:
         now_ms = self._now()
         self.latest_ms = min(now_ms + FAR_FUTURE_MS, END_MS - 1)
         return now_ms
+
+    def received(self, size: int) -> None:
+        """Begin a message, or a record of a file, of so many bytes: what may be unpacked of it in all."""
+        self._unpackable = min(INFLATED_TIMES * size, INFLATED_BYTES)
 
     def found(self, found: Found, place: _Place) -> Iterator[Learned | Rejected]:
         """Yield what a value found by the scanner says."""
@@ -209,8 +217,14 @@ class _Reader:
         if place.envelopes > ENVELOPES:
             yield _too_deep(body, place.position)
             return
-        scanner = Scanner([body], _SHAPES, most_inflated=_most_inflated(body))
+        is_packed = body.startswith(MAGIC)
+        most = min(INFLATED_TIMES * len(body), max(0, self._unpackable))
+        scanner = Scanner([body], _SHAPES, most_inflated=most)
+        unpacked = 0
         while scanner.fill():
+            if is_packed:  # an envelope in it unpacks from what is left
+                self._unpackable -= scanner.base + len(scanner.buffer) - unpacked
+                unpacked = scanner.base + len(scanner.buffer)
             while not scanner.starved:
                 for item in scanner.walk():
                     if isinstance(item, Rejected) and item.reason in _GZIP_BREAKS:
@@ -345,13 +359,9 @@ _FEW = 16
 _BLANK = b" \t\r\n,\xef\xbb\xbf"
 
 
-def _most_inflated(body: bytes) -> int:
-    return min(INFLATED_TIMES * len(body), INFLATED_BYTES)
-
-
 def _is_blank(body: bytes) -> bool:
     """Tell whether nothing is in a body, or in the gzip that it is."""
-    pieces = inflate([body], most=_most_inflated(body))
+    pieces = inflate([body], most=min(INFLATED_TIMES * len(body), INFLATED_BYTES))
     return all(not isinstance(piece, Broken) and not piece.strip(_BLANK) for piece in pieces)
 
 

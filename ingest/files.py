@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -13,13 +12,14 @@ from ingest.redact import Redaction
 from ingest.writer import Counts
 from store.clock import Clock
 from store.errors import SourceError
-from store.model import Learned, Rejected
+from store.model import Event, Learned, Observation, Rejected
 
 Record = Learned | Rejected
 
-BATCH = 50_000  # records a transaction, at most
-BATCH_BYTES = 32 << 20  # ... and so much of their source, about
-BATCH_PARTS = 50  # in which that is looked at
+BATCH = 50_000  # records a transaction
+BATCH_BYTES = (
+    16 << 20
+)  # ... and bytes of what has no column of its own, so that giants do not fill the memory
 _CHUNK = 1 << 20
 
 # A source that ends in one of these was cut short or damaged: what came before is kept, and we say so.
@@ -85,11 +85,11 @@ def ingest_file(
             records = decode_stream(chunks(source, count), now=clock, asked_ms=asked_ms)
             if redact is not None:
                 records = map(redact.record, records)
-            broken = _Broken(records)
-            for counts in writer.write_all(batches(broken), source=name):
+            batches = Batches(records)
+            for counts in writer.write_all(batches, source=name):
                 total.add(counts)
                 progress(read, total)
-            fault = broken.detail
+            fault = batches.broken
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror or error}.") from error
     if read == 0:
@@ -99,26 +99,32 @@ def ingest_file(
     return total, fault
 
 
-class _Broken:
-    """Records on their way, and what is wrong with their source as a whole, once it was met."""
+class Batches:
+    """Records cut into transactions: so many records, or so many bytes of what is unusual about them.
+
+    `broken` tells what is wrong with their source as a whole, once it was met.
+    """
 
     def __init__(self, records: Iterable[Record]) -> None:
         self._records = records
-        self.detail: str | None = None
+        self.broken: str | None = None
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[list[Record]]:
+        batch: list[Record] = []
+        heavy = 0
         for record in self._records:
-            if isinstance(record, Rejected) and record.reason in BROKEN:
-                self.detail = record.detail
-            yield record
-
-
-def batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Cut records into batches: of BATCH at most, and of BATCH_BYTES of their source, so that memory is bounded."""
-    iterator = iter(records)
-    while batch := list(islice(iterator, BATCH // BATCH_PARTS)):
-        for _ in range(BATCH_PARTS - 1):
-            if batch[-1].position - batch[0].position > BATCH_BYTES:
-                break
-            batch += islice(iterator, BATCH // BATCH_PARTS)
-        yield batch
+            batch.append(record)
+            if isinstance(record, Rejected):
+                heavy += len(record.head)
+                if record.reason in BROKEN:
+                    self.broken = record.detail
+            elif type(record.evidence) is Event:
+                if record.evidence.extra is not None:
+                    heavy += len(record.evidence.extra)
+            elif isinstance(record.evidence, Observation):
+                heavy += len(record.evidence.body)
+            if len(batch) == BATCH or heavy > BATCH_BYTES:
+                yield batch
+                batch, heavy = [], 0
+        if batch:
+            yield batch

@@ -13,7 +13,7 @@ from typing import Any
 
 from ingest.refusal import Unreadable
 from ingest.stamps import FAR_FUTURE_MS, FIRST_MS, stamp_ms
-from ingest.syntax import RECORD_BYTES
+from ingest.syntax import NESTING, RECORD_BYTES, check_nesting
 from store.model import EVENT_TYPES, Event, Kind, Observation, Watch
 
 # Rules in the wild rename these (FACTS: how events reach a consumer); the first is AWS's own.
@@ -141,8 +141,10 @@ def read_event(members: dict[str, Any], kind: Kind, receipt_ms: int) -> Event:
         extra = canonical([members])
     elif rest:
         extra = canonical(rest)
-    if extra is not None and len(extra) > RECORD_BYTES:
-        raise Unreadable("too-large", "more than 1 MiB; an event this large is none of AWS's")
+    if extra is not None:
+        if len(extra) > RECORD_BYTES:
+            raise Unreadable("too-large", "more than 1 MiB; an event this large is none of AWS's")
+        check_nesting(extra.encode("ascii"), members, NESTING)
     return Event(
         client_id,
         kind,
@@ -221,4 +223,5 @@ def body_of(members: dict[str, Any]) -> str:
     body = canonical(members)
     if len(body) > RECORD_BYTES - _LINE_BYTES:
         raise Unreadable("too-large", "more than 1 MiB; split it")
+    check_nesting(body.encode("ascii"), members, NESTING + 1)  # one more for what we put around an answer
     return body

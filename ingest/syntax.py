@@ -16,7 +16,8 @@ from ingest.refusal import Unreadable
 
 RECORD_BYTES = 1 << 20
 ENVELOPE_BYTES = 8 << 20
-NESTING = 64
+NESTING = 64  # of what is kept as evidence
+AROUND = 3  # ... and what a recording may put around it, so that all that was kept can be read again
 
 NOT_JSON = "no JSON object can be read here; repair it, or leave it out"
 
@@ -51,16 +52,17 @@ def _short(error: ValueError) -> str:
     return "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)[:100]
 
 
-def check_nesting(raw: bytes, value: Any) -> None:
-    if raw.count(b"{") + raw.count(b"[") <= NESTING:
+def check_nesting(raw: bytes, value: Any, most: int = NESTING + AROUND) -> None:
+    """Raise Unreadable, too-deep, where objects and arrays stand in one another more than `most` deep."""
+    if not isinstance(value, (dict, list)) or raw.count(b"{") + raw.count(b"[") <= most:
         return
-    level = [value]
-    for _ in range(NESTING + 1):
+    level: list[Any] = [value]
+    for _ in range(most):
         level = [
             inner
             for outer in level
-            if isinstance(outer, (dict, list))
             for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
         ]
         if not level:
             return

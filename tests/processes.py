@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 HOME = Path(__file__).parent.parent
 COMMAND = (sys.executable, str(HOME / "thingline.py"))
@@ -31,3 +32,30 @@ def finish(process: subprocess.Popen[bytes], *, timeout_s: float = 120) -> tuple
 def run(*args: str, timeout_s: float = 120, **more: Any) -> tuple[int, str, str]:
     """Run a command to its end."""
     return finish(start(*args, **more), timeout_s=timeout_s)
+
+
+# A small process in between: the peak that the kernel tells of a child counts its parent's size at its start.
+_MEASURE = (
+    "import resource, subprocess, sys\n"
+    "code = subprocess.call(sys.argv[2:])\n"
+    "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
+    "open(sys.argv[1], 'w').write(str(peak))\n"
+    "sys.exit(code)\n"
+)
+
+
+def measured(
+    *args: str, stdout: int | IO[bytes] = subprocess.PIPE, timeout_s: float = 600
+) -> tuple[int, str, str, float]:
+    """Run a command to its end; gives its exit code, what it wrote, and its peak of resident memory in MiB."""
+    with tempfile.NamedTemporaryFile("r") as told:
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", _MEASURE, told.name, *COMMAND, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=timeout_s,
+            check=False,
+        )
+        peak_kib = int(told.read())
+    return done.returncode, (done.stdout or b"").decode(), done.stderr.decode(), peak_kib / 1024

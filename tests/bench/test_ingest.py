@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from ingest.decode import decode_stream
-from ingest.files import batches
+from ingest.files import Batches
 from ingest.writer import Writer
 from store.engine import open_writer, parse_url
 from tests.builders import T0
@@ -74,7 +74,7 @@ def ours(url: str, data: bytes) -> None:
     chunks = [data[start : start + (1 << 20)] for start in range(0, len(data), 1 << 20)]
     with open_writer(parse_url(url)) as store, Writer(store) as writer:
         records = decode_stream(chunks, now=lambda: T0 + 10**12)
-        for _ in writer.write_all(batches(records), source="bench"):
+        for _ in writer.write_all(Batches(records), source="bench"):
             pass
 
 

@@ -2,7 +2,7 @@
 
 Needs the extra `fuzz`. All arguments are libFuzzer's (`-runs=N`, `-help=1`); a folder keeps the inputs that reached
 new code. An input that breaks the invariant (tests/fuzz/invariant.py) is written to `crash-...` in this folder, one
-that takes longer than ten seconds to `timeout-...`; either belongs into tests/fuzz/test_decoder.py, under a name.
+that takes longer than a minute to `timeout-...`; either belongs into tests/fuzz/test_decoder.py, under a name.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
         kept = [] if any(not argument.startswith("-") for argument in given) else [str(Path(folder, "kept"))]
         for new in kept:
             Path(new).mkdir()
-        defaults = [f"-dict={words}", "-timeout=10", "-max_len=4096", "-rss_limit_mb=2048"]
+        defaults = [f"-dict={words}", "-timeout=60", "-max_len=4096", "-rss_limit_mb=2048"]
         atheris.Setup([sys.argv[0], *defaults, *given, *kept, str(seeds)], hold)
         atheris.Fuzz()
 
