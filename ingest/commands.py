@@ -50,7 +50,7 @@ from store.options import described, json_option, realm_option, store_option
     "wait_s",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
-    default=60.0,
+    default=60.0,  # a server that is restarted or fails over is back within it
     show_default=True,
     help="How long to wait for a PostgreSQL that goes away while it is written to, and write again; 0: not at all.",
 )

@@ -16,7 +16,6 @@ from store.engine import Store, check_revision
 from store.errors import StoreAway, StoreError
 from store.model import DEFAULT_REALM, Learned, Rejected
 
-WAIT_S = 60.0  # a server that is restarted or fails over is back within it
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 
@@ -34,7 +33,7 @@ class PatientWriter:
         *,
         clock: Clock = system_clock,
         realm: str = DEFAULT_REALM,
-        wait_s: float = WAIT_S,
+        wait_s: float,
         say: Callable[[str], None] = lambda text: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:

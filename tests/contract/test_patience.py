@@ -139,7 +139,7 @@ def test_only_what_passes_is_waited_for(postgres_store_url: str) -> None:
     said: list[str] = []
     with (
         open_writer(parse_url(postgres_store_url)) as store,
-        PatientWriter(store, say=said.append, pause=pauses.append) as writer,
+        PatientWriter(store, wait_s=60, say=said.append, pause=pauses.append) as writer,
     ):
         with connected(postgres_store_url) as connection:
             connection.execute(sa.text("ALTER TABLE evidence RENAME TO elsewhere"))
