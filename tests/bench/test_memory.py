@@ -19,7 +19,7 @@ from tests.processes import measured
 
 MOST_MIB = 300
 EVENTS = int(os.environ.get("THINGLINE_BENCH_EVENTS", "1000000"))
-EVENTS_A_THING = 45  # of a day of a simulated fleet, about
+EVENTS_A_THING = 34  # of a day of a simulated fleet, about
 
 
 def event(number: int, **more: object) -> bytes:

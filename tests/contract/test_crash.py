@@ -140,7 +140,7 @@ def test_a_million_events_and_twenty_kills_end_as_if_never_stopped(
     new_url: NewUrl, rng: random.Random, tmp_path: Path
 ) -> None:
     """THINGLINE_BENCH_EVENTS says how many events instead."""
-    things = max(1, EVENTS // 90)  # a thing has 45 events a day, about
+    things = max(1, EVENTS // 64)  # a thing has about 34 events a day
     choices = Choices(things=things, days=2, seed=rng.randrange(1_000), late=0.05, check_minutes=480)
     folder = recorded(tmp_path / "fleet", choices, 80)
     undisturbed, killed = undisturbed_and_killed(new_url, folder, rng, kills=20)
