@@ -62,7 +62,8 @@ def recorded(folder: Path, choices: Choices, pieces: int) -> Path:
         piece, at = lines[at:to], to
         if pieces // 3 <= number < 2 * pieces // 3:
             piece = [unmoved(line) for line in piece]
-        (folder / f"{number:05}.ndjson").write_bytes(b"".join([*piece, RUBBISH]))
+        if piece:
+            (folder / f"{number:05}.ndjson").write_bytes(b"".join([*piece, RUBBISH]))
     return folder
 
 
