@@ -84,6 +84,7 @@ def command_line() -> Any:
     """Add up the commands of both sides."""
     import click
 
+    from ingest.care_commands import LOOKING_AFTER
     from ingest.commands import COMMANDS as INGESTING
     from ingest.simulate_commands import COMMANDS as SIMULATING
     from queries.commands import COMMANDS as ASKING
@@ -101,6 +102,8 @@ def command_line() -> Any:
     group = click.version_option(__version__, prog_name="thingline")(group)
     for command in (*INGESTING, *ASKING, *SIMULATING, selftest_command()):
         group.add_command(command)
+    for command in LOOKING_AFTER:
+        group.commands["db"].add_command(command)  # type: ignore[attr-defined]
     return group
 
 

@@ -23,7 +23,8 @@ from store.engine import Store, translated
 from store.model import Check, Event, Identity, Session
 from store.packing import pack_identity
 from store.reading import EVENT_COLUMNS, EVENT_FROM, event_from
-from store.rows import Interned, Rows, rows_of
+from store.rows import Interned, Mark, Rows, rows_of
+from store.watermark import LEARNED
 
 EVER_MS = 1 << 62
 _CLIENTS = "SELECT client_no, client_id, checked_ms FROM clients ORDER BY client_no"
@@ -123,8 +124,8 @@ class Derived(NamedTuple):
 
     client: Client
     memory: Memory
-    transitions: list[list[Any]]
-    confirmations: list[list[Any]]
+    transitions: list[tuple[Any, ...]]
+    confirmations: list[tuple[Any, ...]]
 
 
 def derive(client_no: int, evidence: Iterable[tuple[int, Event | Told | Again]], texts: Texts) -> Derived:
@@ -150,8 +151,23 @@ def derive(client_no: int, evidence: Iterable[tuple[int, Event | Told | Again]],
     return Derived(
         client,
         memory,
-        plan.transition_rows(),
-        plan.proof_rows(),
+        [tuple(row) for row in plan.transition_rows()],
+        [tuple(row) for row in plan.proof_rows()],
+    )
+
+
+def sessions_of(derived: Derived, texts: Texts) -> list[tuple[Any, ...]]:
+    """List the rows of `session_rows` that follow, by their key."""
+    return sorted(
+        (
+            derived.client.client_no,
+            pack_identity(key),
+            session.version,
+            session.connect_ms,
+            session.disconnect_ms,
+            None if session.reason is None else texts[session.reason],
+        )
+        for key, session in derived.memory.sessions.items()
     )
 
 
@@ -173,6 +189,10 @@ def rebuild_store(store: Store) -> Report:
                     evidence += _checks(writing.checks, client_no)
                     evidence.sort(key=itemgetter(0))
                 _rebuild(writing, client_no, client_id, evidence, report)
+            newest = [next(iter(run(f"SELECT max(known_at) FROM {table}")))[0] for table in LEARNED]
+            last_known_at = max((each for each in newest if each is not None), default=-1)
+            if last_known_at > writing.mark().last_known_at:
+                writing.set_mark(Mark(last_known_at, None))
             writing.commit()
         finally:
             writing.rollback()
@@ -197,30 +217,20 @@ def _rebuild(
 ) -> None:
     texts = Interned(lambda: writing)
     derived = derive(client_no, evidence, texts)
-    client, sessions = derived.client, derived.memory.sessions
+    client = derived.client
     report.clients += bool(evidence)
     report.transitions += len(derived.transitions)
-    rows = [
-        (
-            client_no,
-            pack_identity(key),
-            session.version,
-            session.connect_ms,
-            session.disconnect_ms,
-            None if session.reason is None else texts[session.reason],
-        )
-        for key, session in sessions.items()
-    ]
-    transitions = [tuple(row) for row in derived.transitions]
-    confirmations = [tuple(row) for row in derived.confirmations]
-    if writing.derived(client_no) == (transitions, confirmations, sorted(rows), client.first_ms):
+    held = derived.transitions, derived.confirmations, sessions_of(derived, texts), client.first_ms
+    if writing.derived(client_no) == held:
         return
     report.differing.append(client_id)
     writing.drop_derived(client_no)
-    writing.put_transitions(transitions)
-    writing.many(writing.checks.sql("put_confirmations"), confirmations)
+    writing.put_transitions(derived.transitions)
+    writing.many(writing.checks.sql("put_confirmations"), derived.confirmations)
     codes = writing.codes()
-    writing.put_sessions(session_rows([(client_no, Sessions(sessions))], codes, texts)[1], codes)
+    writing.put_sessions(
+        session_rows([(client_no, Sessions(derived.memory.sessions))], codes, texts)[1], codes
+    )
     writing.put_clients(
         [(client.first_ms, int(client.has_strays), client.last_known_at, client.checked_ms, client_no)]
     )

@@ -41,20 +41,22 @@ class Kept(NamedTuple):
         return self.check.asked_ms if self.check.named_ms is None else self.check.named_ms
 
 
-_KEPT = "c.client_id, k.asked_ms, k.state, k.about_ms, k.named, t.text, k.answer, k.known_at, k.last_asked_ms"
-_KEPT_FROM = (
+KEPT_COLUMNS = (
+    "c.client_id, k.asked_ms, k.state, k.about_ms, k.named, t.text, k.answer, k.known_at, k.last_asked_ms"
+)
+KEPT_FROM = (
     "checks k JOIN clients c ON c.client_no = k.client_no LEFT JOIN texts t ON t.text_no = k.reason_no"
 )
 
 # `?` stands for a parameter; PostgreSQL's driver reads `%s`.
 STATEMENTS: dict[str, str] = {
-    "open": f"SELECT {_KEPT} FROM {_KEPT_FROM} WHERE k.client_no = ? AND k.last_asked_ms IS NULL",
+    "open": f"SELECT {KEPT_COLUMNS} FROM {KEPT_FROM} WHERE k.client_no = ? AND k.last_asked_ms IS NULL",
     "about": (
-        f"SELECT {_KEPT} FROM {_KEPT_FROM} WHERE k.client_no = ? AND k.about_ms BETWEEN ? AND ?"
+        f"SELECT {KEPT_COLUMNS} FROM {KEPT_FROM} WHERE k.client_no = ? AND k.about_ms BETWEEN ? AND ?"
         " ORDER BY k.about_ms, k.asked_ms"
     ),
     "unnamed_before": (
-        f"SELECT {_KEPT} FROM {_KEPT_FROM} WHERE k.client_no = ? AND k.about_ms < ? AND k.named = 0"
+        f"SELECT {KEPT_COLUMNS} FROM {KEPT_FROM} WHERE k.client_no = ? AND k.about_ms < ? AND k.named = 0"
         " ORDER BY k.about_ms DESC, k.asked_ms DESC LIMIT 1"
     ),
     "same": "SELECT 1 FROM checks WHERE client_no = ? AND about_ms = ? AND asked_ms = ? AND digest = ?",
@@ -115,7 +117,7 @@ class CheckRows:
     def open_run(self, client_no: int) -> Kept | None:
         """Give the answer that a client's next check may repeat."""
         rows = self._fetch(self._sql["open"], (client_no,))
-        return _kept(rows[0]) if rows else None
+        return kept_from(rows[0]) if rows else None
 
     def last_asked(self, client_no: int, since_known_at: int) -> tuple[int, int] | None:
         """Tell when a client was last asked in a sweep known after a moment, and when that was known."""
@@ -131,7 +133,7 @@ class CheckRows:
         """List the answers about instants in `[from_ms, to_ms]`, and the last before that named none."""
         before = self._fetch(self._sql["unnamed_before"], (client_no, from_ms))
         inside = self._fetch(self._sql["about"], (client_no, from_ms, to_ms))
-        return [_kept(row) for row in (*before, *inside)]
+        return [kept_from(row) for row in (*before, *inside)]
 
     def asked_between(self, client_no: int, from_ms: int, to_ms: int) -> list[int]:
         """List when a client was asked in sweeps, within `[from_ms, to_ms]`."""
@@ -164,7 +166,8 @@ class CheckRows:
         return taken
 
 
-def _kept(row: Sequence[Any]) -> Kept:
+def kept_from(row: Sequence[Any]) -> Kept:
+    """Build an answer from a row of KEPT_COLUMNS."""
     client_id, asked_ms, state, about_ms, named, reason, answer, known_at, last_asked_ms = row
     named_ms = None if named == UNNAMED else about_ms
     check = Check(client_id, asked_ms, STATES[state], named_ms, named == WHOLE, reason)

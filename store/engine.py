@@ -203,7 +203,11 @@ def _explained(url: URL, error: BaseException) -> StoreError:
             f"{masked(url)} cannot be written: {detail}. Check who owns the file and its folder; SQLite writes"
             " beside the file for a reader too, where no writer has it open."
         )
-    if "not a database" in detail or "malformed" in detail:
+    if "malformed" in detail:
+        return StoreUnreachable(
+            f"{masked(url)} is damaged: {detail}. `thingline db check` says where, if it can; restore a backup."
+        )
+    if "not a database" in detail:
         return StoreUnreachable(f"{masked(url)} is not a store of thingline: {detail}.")
     if str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_IOERR"):
         return StoreUnreachable(

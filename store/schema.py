@@ -51,6 +51,9 @@ RULE_NAMES: dict[int, str] = {number: name for name, number in RULES.items()}
 STATES: dict[int, State] = {state.value: state for state in State}
 KINDS: dict[int, Kind] = {kind.value: kind for kind in Kind}
 
+# Views are written in the migrations only; these are their names.
+VIEWS = ("watching", "timeline", "stretches", "periods", "sessions", "outages", "current_status")
+
 realms = Table(
     "realms",
     metadata,

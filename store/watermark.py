@@ -13,6 +13,9 @@ from typing import Any
 
 from store.rows import WRITER_LOCK, WRITER_LOCK_MASK
 
+# Where it stands when something was learned; the watermark is never below it.
+LEARNED = ("evidence", "observations", "checks", "sweeps", "watches", "quarantine")
+
 Execute = Callable[..., Any]  # a driver connection's: statement, values -> cursor
 
 NEWEST = "SELECT max(last_known_at) FROM watermarks"

@@ -1,0 +1,231 @@
+"""Find what is wrong with a store: each fault with its kind, its client, and how to mend it.
+
+Every client is derived again from its evidence by ingest/rebuild.py and compared; beside that, what needs no
+rule to be seen: rows that contradict each other, numbers that name nothing, a watermark that hides evidence.
+Reads one snapshot and writes nothing, so that it runs beside a writer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from ingest.clientwise import Held, Run, Values, clients
+from ingest.rebuild import Derived, derive, sessions_of
+from store.engine import Store
+from store.shape import differences
+from store.watermark import LEARNED
+
+REBUILD = "run `thingline rebuild`"
+RESTORE = "restore a backup; if there is none, `thingline export evidence` saves what can be read"
+ANEW = "install the version that made the store, or restore a backup"
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong; `times` with this client, of which `detail` tells the first."""
+
+    kind: str
+    realm: str | None
+    client_id: str | None
+    times: int
+    detail: str
+    mend: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the object of `db check --json`."""
+        return {
+            "kind": self.kind,
+            "realm": self.realm,
+            "clientId": self.client_id,
+            "times": self.times,
+            "detail": self.detail,
+            "mend": self.mend,
+        }
+
+
+class _References(NamedTuple):
+    """Columns that hold numbers of another table's rows."""
+
+    table: str
+    columns: tuple[str, ...]
+    to_table: str
+    to_column: str
+
+
+_REFERENCES = (
+    _References("clients", ("realm_no",), "realms", "realm_no"),
+    _References("things", ("realm_no",), "realms", "realm_no"),
+    *(
+        _References(table, ("client_no",), "clients", "client_no")
+        for table in ("evidence", "checks", "transitions", "confirmations", "session_rows")
+    ),
+    _References("evidence", ("thing_no",), "things", "thing_no"),
+    _References("evidence", ("source_no", "reason_no", "principal_no", "ip_no"), "texts", "text_no"),
+    _References("checks", ("source_no", "reason_no"), "texts", "text_no"),
+    *(
+        _References(table, ("source_no",), "texts", "text_no")
+        for table in ("observations", "sweeps", "quarantine")
+    ),
+    _References("transitions", ("rule_no",), "rules", "rule_no"),
+    *(_References(table, ("reason_no",), "texts", "text_no") for table in ("transitions", "session_rows")),
+)
+_DERIVED = frozenset({"transitions", "confirmations", "session_rows"})  # what a rebuild writes anew
+
+_RECORDED = (
+    *((table, "known_at") for table in LEARNED),
+    ("transitions", "recorded_at"),
+    ("transitions", "superseded_at"),
+)
+
+
+def faults(store: Store, progress: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Fault]:
+    """Find the faults of a store opened for reading. `progress` is told clients done, and how many there are.
+
+    What the file itself is too broken to tell ends the search with a fault of its own.
+    """
+    with store.reading() as connection:
+        shape = list(differences(connection))
+    yield from (_of_store("schema", said, ANEW) for said in shape)
+    with store.streaming() as run:
+        broken = False
+        try:
+            if store.is_sqlite:
+                for (said,) in run("PRAGMA integrity_check"):
+                    if said != "ok":
+                        broken = True
+                        yield _of_store("engine", said, RESTORE)
+            if not any(said.startswith(("the table", "the column")) for said in shape):
+                yield from _watermark(run)
+                yield from _references(run)
+                yield from _clients(run, progress)
+        except (sqlite3.DatabaseError, ValueError, KeyError) as error:
+            if not broken and type(error) is not sqlite3.DatabaseError:  # a locked file is another thing
+                raise
+            yield _of_store("engine", f"reading ended there: {error}", RESTORE)
+
+
+def _of_store(kind: str, detail: str, mend: str, times: int = 1) -> Fault:
+    return Fault(kind, None, None, times, detail, mend)
+
+
+def _one(run: Run, statement: str) -> Any:
+    return next(iter(run(statement)))[0]
+
+
+def _watermark(run: Run) -> Iterator[Fault]:
+    mark = _one(run, "SELECT max(last_known_at) FROM watermarks")
+    for table, column in _RECORDED:
+        newest = _one(run, f"SELECT max({column}) FROM {table}")
+        if newest is not None and (mark is None or newest > mark):
+            detail = f"{table}.{column} is {newest}, the watermark {'missing' if mark is None else mark}"
+            yield _of_store("watermark", f"{detail}: no question sees what was learned after it", REBUILD)
+
+
+def _references(run: Run) -> Iterator[Fault]:
+    for table, columns, to_table, to_column in _REFERENCES:
+        for column in columns:
+            missing = _one(
+                run,
+                f"SELECT count(*) FROM {table} WHERE {column} IS NOT NULL AND NOT EXISTS"
+                f" (SELECT 1 FROM {to_table} o WHERE o.{to_column} = {table}.{column})",
+            )
+            if missing:
+                detail = f"{table}.{column} names {to_table} that are not there"
+                mend = REBUILD if table in _DERIVED and column != "client_no" else RESTORE
+                yield _of_store("reference", detail, mend, missing)
+
+
+# --- Client by client ---------------------------------------------------------------------------------------
+
+
+def _clients(run: Run, progress: Callable[[int, int], None]) -> Iterator[Fault]:
+    total = _one(run, "SELECT count(*) FROM clients")
+    for done, held in enumerate(clients(run), 1):
+        for kind, details, mend in _of_client(held):
+            yield Fault(kind, held.realm, held.client_id, len(details), details[0], mend)
+        progress(done, total)
+
+
+def _of_client(held: Held) -> Iterator[tuple[str, list[str], str]]:
+    broken = [*_tiles(held.transitions, "transition"), *_tiles(held.confirmations, "confirmation")]
+    if broken:
+        yield "tile", broken, REBUILD
+    first_told = min((row.kept.known_at for row in held.checks), default=None)
+    if held.repeated and (first_told is None or held.repeated[0][0] < first_told):
+        yield "sweep", ["a sweep repeats an answer that is not there"], RESTORE
+        return
+    derived = derive(held.client_no, held.evidence(), _as_it_is)
+    compared: tuple[tuple[str, Sequence[Values], Sequence[Values], int], ...] = (
+        ("transition", held.transitions, derived.transitions, 4),
+        ("confirmation", held.confirmations, derived.confirmations, 4),
+        ("session", held.sessions, sessions_of(derived, _as_it_is), 2),
+    )
+    for what, rows, wanted, key in compared:
+        for how, details in _compared(rows, wanted, key):
+            yield f"{what}-{how}", details, REBUILD
+    if told := _of_row(held, derived):
+        yield "client-changed", told, REBUILD
+
+
+class _AsItIs(dict[str, Any]):
+    """Reasons are read as texts, so that they need no number."""
+
+    def __missing__(self, text: str) -> Any:
+        return text
+
+
+_as_it_is = _AsItIs()
+
+
+def _compared(rows: Sequence[Values], wanted: Sequence[Values], key: int) -> Iterator[tuple[str, list[str]]]:
+    """Compare rows by their key, which is their first `key` columns."""
+    held, due = ({row[:key]: row for row in side} for side in (rows, wanted))
+    lost = [_shown(row) for place, row in due.items() if place not in held]
+    extra = [_shown(row) for place, row in held.items() if place not in due]
+    changed = [
+        f"{_shown(held[place])}, where the evidence gives {_shown(row)}"
+        for place, row in due.items()
+        if place in held and held[place] != row
+    ]
+    for how, details in (("missing", lost), ("extra", extra), ("changed", changed)):
+        if details:
+            yield how, details
+
+
+def _shown(row: Values) -> str:
+    return "(" + ", ".join(each.hex() if isinstance(each, bytes) else str(each) for each in row[1:]) + ")"
+
+
+def _of_row(held: Held, derived: Derived) -> list[str]:
+    """Compare what is kept beside a client. It may say more than the evidence does: that costs time only."""
+    client = derived.client
+    said = []
+    if held.first_ms != client.first_ms:
+        said.append(f"its first evidence is of {client.first_ms}, not {held.first_ms}")
+    if client.has_strays and not held.has_strays:
+        said.append("it bears events without session id")
+    if client.checked_ms is not None and (held.checked_ms is None or held.checked_ms < client.checked_ms):
+        said.append(f"it was checked at {client.checked_ms}")
+    return said
+
+
+def _tiles(rows: Sequence[Values], what: str) -> Iterator[str]:
+    """Find rows of one place that hold at the same time, and places that are skipped."""
+    current: dict[int, list[int]] = {}
+    for (at_ms, seq), group in groupby(rows, key=itemgetter(1, 2)):
+        until: int | None = -1
+        for recorded_at, superseded_at in (row[3:5] for row in group):
+            if superseded_at is not None and superseded_at <= recorded_at:
+                yield f"the {what} at {at_ms} was superseded at {superseded_at}, recorded at {recorded_at}"
+            if until is None or recorded_at < until:
+                yield f"two {what}s at {at_ms} hold at once from {recorded_at} on"
+            until = superseded_at
+        if until is None:
+            current.setdefault(at_ms, []).append(seq)
+    if what == "transition":
+        for at_ms, seqs in current.items():
+            if seqs != list(range(len(seqs))):
+                yield f"of the transitions at {at_ms} one is missing before {seqs[-1]}"
