@@ -51,11 +51,21 @@ def upgrade_existing(url: URL) -> tuple[str, str, str | None]:
             raise StoreMissing(f"{masked(url)} holds no store; `thingline ingest` makes one.")
         if before > SCHEMA_REVISION:
             raise StoreTooNew()
-        copy = None
+        copy: Path | None = None
         if before < SCHEMA_REVISION:
             if store.is_sqlite:
-                copy = f"{url.database}.{before}.bak"
-                with store.detached() as driver:
-                    driver.execute("VACUUM INTO ?", (copy,))
+                from store.backup import copy_pages, placed
+
+                copy = _free(f"{url.database}.{before}.bak")
+                with placed(copy) as part, store.detached() as driver:
+                    copy_pages(driver, part)
             upgrade(store)
-        return before, SCHEMA_REVISION, copy
+        return before, SCHEMA_REVISION, None if copy is None else str(copy)
+
+
+def _free(wanted: str) -> Path:
+    """Give a name that no file has: an upgrade that was interrupted left its copy."""
+    path, number = Path(wanted), 2
+    while path.exists():
+        path, number = Path(f"{wanted}.{number}"), number + 1
+    return path

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+import thingline
+from ingest.check import faults
+from ingest.writer import Writer
+from queries.history import Question
+from queries.output import reply_json
+from store.backup import _compare, back_up
 from store.engine import open_reader, open_writer, parse_url
+from store.errors import StoreError
 from store.schema import VIEWS
-from tests.contract.test_commands import Run, execute, fill, on_any, run, sampled
+from tests.builders import T0
+from tests.contract.test_commands import SAMPLE, Run, execute, fill, on_any, questions, run, sampled
 from tests.property.test_check_laws import histories, in_turn, ingest, learned
-from tests.property.test_store_laws import NOW, cut
+from tests.property.test_store_laws import NOW, all_rows, cut
+from tests.test_readme import HOME
 
 __all__ = ["on_any", "run", "sampled"]  # fixtures
 
@@ -146,3 +160,104 @@ def test_the_views_that_a_store_has_are_those_that_the_check_asks_for(store_url:
     open_writer(parse_url(store_url)).close()
     with open_reader(parse_url(store_url)) as store, store.reading() as connection:
         assert set(sa.inspect(connection).get_view_names()) == set(VIEWS)
+
+
+# --- backup -------------------------------------------------------------------------------------------------
+
+
+def answers(url: str, questions: list[Question]) -> list[dict[str, Any]]:
+    with thingline.open(url) as history:
+        return [reply_json(reply) for reply in history.ask(questions)]
+
+
+def test_a_backup_answers_as_the_original_did(
+    on_any: Run, store_url: str, tmp_path: Path, rng: random.Random
+) -> None:
+    names, instants = fill(store_url, rng, 60)
+    fill_checked(store_url, rng, 30)
+    copy = f"sqlite:///{tmp_path / 'copy.db'}"
+    asked = questions(rng, [*names, "client-1", "nope"], instants, 3_000)
+    done = on_any("db", "backup", str(tmp_path / "copy.db"), "--store", store_url, "--json")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in tmp_path.glob("*copy*")) == ["copy.db"]
+    assert answers(copy, asked) == answers(store_url, asked)
+    assert all_rows(copy) == all_rows(store_url)
+    exported = [on_any("export", "evidence", "--store", url).out for url in (store_url, copy)]
+    assert exported[0] == exported[1]
+    assert on_any("db", "check", "--store", copy).code == 0
+    again = on_any("db", "backup", str(tmp_path / "copy.db"), "--store", store_url)
+    assert (again.code, "exists" in again.err) == (2, True)
+
+
+def test_a_backup_beside_a_writer_is_one_state_of_the_store(
+    store_url: str, tmp_path: Path, rng: random.Random
+) -> None:
+    told = in_turn(rng, histories(rng, 120))
+    batches = [learned(told[at : at + 25]) for at in range(0, len(told), 25)]
+    written: list[int] = []
+    stop = threading.Event()
+
+    def write() -> None:
+        with open_writer(parse_url(store_url)) as store, Writer(store, clock=lambda: NOW) as writer:
+            for batch in batches:
+                writer.write(batch, source="test")
+                written.append(len(batch))
+                if stop.is_set():
+                    return
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        while len(written) < 5:
+            time.sleep(0.01)
+        copies = []
+        for number in range(4):
+            before = len(written)
+            with open_reader(parse_url(store_url)) as store:
+                copies.append(back_up(store, tmp_path / f"copy-{number}.db"))
+            assert len(written) >= before
+    finally:
+        stop.set()
+        thread.join()
+    names = [each if isinstance(each, str) else each.client_id for each in told]
+    for done in copies:
+        copy = f"sqlite:///{done.path}"
+        asked = [
+            Question(rng.choice(names), rng.choice(range(T0, NOW, 1_000_000)), done.known_at)
+            for _ in range(500)
+        ]
+        assert answers(copy, asked) == answers(store_url, asked)
+        with open_reader(parse_url(copy)) as store:
+            assert list(faults(store)) == []
+
+
+KILLED = """
+import os, pathlib, sys
+import store.backup as backup
+from store.engine import open_reader, parse_url
+def die(*_): os.kill(os.getpid(), 9)
+backup._compare = die
+with open_reader(parse_url(sys.argv[1])) as store:
+    backup.back_up(store, pathlib.Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_backup_leaves_nothing_under_its_name(
+    on_any: Run, store_url: str, tmp_path: Path, rng: random.Random
+) -> None:
+    fill_checked(store_url, rng, 10)
+    copy = tmp_path / "copy.db"
+    done = subprocess.run([sys.executable, "-c", KILLED, store_url, str(copy)], cwd=HOME, check=False)
+    assert done.returncode == -9
+    assert not copy.exists()
+    assert list(tmp_path.glob(".copy.db*.part"))
+    assert on_any("db", "backup", str(copy), "--store", store_url).code == 0
+    assert on_any("db", "check", "--store", str(copy)).code == 0
+
+
+def test_a_copy_that_is_not_equal_is_not_kept(on_any: Run, sqlite_store_url: str, tmp_path: Path) -> None:
+    missing = tmp_path / "no" / "copy.db"
+    assert on_any("ingest", SAMPLE, "--store", sqlite_store_url).code == 0
+    assert on_any("db", "backup", str(missing), "--store", sqlite_store_url).code == 2
+    with pytest.raises(StoreError, match="transitions"):
+        _compare({"transitions": 3, "texts": 2}, {"transitions": 2, "texts": 2})
