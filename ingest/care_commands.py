@@ -1,14 +1,25 @@
-"""The commands that look after a store: db check, db backup."""
+"""The commands that look after a store: db check, db backup, db purge."""
 
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from store.engine import masked, open_reader, parse_url
+from ingest.commands import existing
+from store.clock import system_clock
+from store.engine import masked, open_reader, open_writer, parse_url
+from store.errors import BadTime
 from store.options import described, json_option, store_option
+
+
+def _iso(at_ms: int) -> str | None:
+    """Write an instant as ISO 8601 in UTC; None where there is none yet."""
+    if at_ms < 0:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _Progress:
@@ -91,11 +102,76 @@ def backup(path: Path, url: str | None, as_json: bool) -> int:
         finally:
             shown.end()
     if as_json:
-        said = {"store": masked(place), "path": str(path), "rows": done.rows, "knownAt": done.known_at}
+        said = {"store": masked(place), "path": str(path), "rows": done.rows, "knownAt": _iso(done.known_at)}
         click.echo(json.dumps(said))
     else:
-        click.echo(f"{masked(place)} -> {path}: {done.rows:,} rows, known at {done.known_at}")
+        click.echo(f"{masked(place)} -> {path}: {done.rows:,} rows, known at {_iso(done.known_at)}")
     return 0
 
 
-LOOKING_AFTER = (check, backup)  # commands of the group `db`
+@click.command(
+    "purge",
+    **described(
+        "Delete the history before an instant, the horizon. No answer about an instant from there on changes, as"
+        " known at any moment from there on: of each client the evidence is kept that such an answer may need."
+        " Questions before it, on either clock, are refused from then on (IndexNotReady), and evidence from before it"
+        " goes to quarantine. It cannot be undone: make a backup first. Others may write meanwhile; a purge that was"
+        " killed goes on when it is run again.",
+        "thingline db purge --before 2025-11-01T00:00:00Z --dry-run",
+        "thingline db purge --before 2025-11-01T00:00:00Z",
+    ),
+)
+@click.option(
+    "--before", required=True, metavar="TIME", help="The horizon: ISO 8601 with a zone, or epoch s or ms."
+)
+@click.option(
+    "--known-before",
+    metavar="TIME",
+    help="Refuse questions as known before then, too; default: the horizon. A later moment deletes more of what was"
+    " learned after its time, as from an old recording.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@store_option
+@json_option
+def purge(before: str, known_before: str | None, dry_run: bool, url: str | None, as_json: bool) -> int:
+    import json
+
+    from ingest.purge import purge as purge_store
+
+    horizon_ms = _past_ms(before, "--before")
+    known_ms = None if known_before is None else _past_ms(known_before, "--known-before")
+    shown = _Progress("clients", 100)
+    with open_writer(existing(url)) as store:
+        try:
+            done = purge_store(
+                store, horizon_ms, known_horizon_ms=known_ms, dry_run=dry_run, progress=shown.update
+            )
+        finally:
+            shown.end()
+    if as_json:
+        horizons = {"horizon": _iso(done.horizon_ms), "knownHorizon": _iso(done.known_horizon_ms)}
+        click.echo(json.dumps({**horizons, **done.counts()}))
+    else:
+        click.echo(
+            f"{'would delete' if dry_run else 'deleted'} {done.evidence:,} events, {done.checks:,} checks (and"
+            f" {done.repeated:,} that repeated them), {done.transitions:,} transitions of {done.clients:,} clients;"
+            f" {done.observations:,} other checks; {done.quarantined:,} in quarantine"
+        )
+    if done.waiting:
+        click.echo(f"{done.waiting:,} clients were being written to; run it again", err=True)
+    return 0
+
+
+def _past_ms(text: str, option: str) -> int:
+    """Read an instant that has passed, as epoch ms. Raises BadTime."""
+    from ingest.stamps import stamp_ms
+
+    at_ms = system_clock() if text == "now" else stamp_ms(text)
+    if at_ms is None:
+        raise BadTime(f"{option} {text!r} is not a time; give ISO 8601 with a zone, or epoch s or ms.")
+    if at_ms > system_clock():
+        raise BadTime(f"{option} {text!r} lies in the future; what is still to come cannot be purged.")
+    return at_ms
+
+
+LOOKING_AFTER = (check, backup, purge)  # commands of the group `db`

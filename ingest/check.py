@@ -21,6 +21,7 @@ from store.watermark import LEARNED
 
 REBUILD = "run `thingline rebuild`"
 RESTORE = "restore a backup; if there is none, `thingline export evidence` saves what can be read"
+PURGE = "where a purge was killed, run it again; else restore a backup"
 ANEW = "install the version that made the store, or restore a backup"
 
 
@@ -154,9 +155,8 @@ def _of_client(held: Held) -> Iterator[tuple[str, list[str], str]]:
     if broken:
         yield "tile", broken, REBUILD
     first_told = min((row.kept.known_at for row in held.checks), default=None)
-    if held.repeated and (first_told is None or held.repeated[0][0] < first_told):
-        yield "sweep", ["a sweep repeats an answer that is not there"], RESTORE
-        return
+    if any(first_told is None or known_at < first_told for known_at, _ in held.repeated):
+        yield "sweep", ["a sweep repeats an answer that is not there"], PURGE
     derived = derive(held.client_no, held.evidence(), _as_it_is)
     compared: tuple[tuple[str, Sequence[Values], Sequence[Values], int], ...] = (
         ("transition", held.transitions, derived.transitions, 4),

@@ -150,7 +150,7 @@ class _Progress:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def _existing(url: str | None) -> URL:
+def existing(url: str | None) -> URL:
     """Read a store's URL, and make sure that there is one: only `ingest` makes it. Raises StoreMissing."""
     place = parse_url(url)
     open_reader(place).close()
@@ -170,7 +170,7 @@ def _existing(url: str | None) -> URL:
 def rebuild(url: str | None, as_json: bool) -> int:
     from ingest.rebuild import rebuild_store
 
-    with open_writer(_existing(url)) as store:
+    with open_writer(existing(url)) as store:
         report = rebuild_store(store)
     if as_json:
         import json
@@ -276,7 +276,7 @@ def quarantine_replay(redacted: tuple[str, ...], key_file: Path | None, url: str
     from ingest.writer import Writer
 
     redact = redaction_in(redacted, key_file)
-    with open_writer(_existing(url)) as store, Writer(store, realm=realm) as writer:
+    with open_writer(existing(url)) as store, Writer(store, realm=realm) as writer:
         tried, read, counts = replay(store, writer, clock=system_clock, redact=redact)
     click.echo(f"{tried:,} tried, {read:,} read, {counts.stored:,} new pieces of evidence")
     return 0

@@ -136,8 +136,7 @@ def derive(client_no: int, evidence: Iterable[tuple[int, Event | Told | Again]],
         events = [each for each in step if isinstance(each, Event)]
         told = [each for each in step if isinstance(each, Told)]
         for each in step:
-            if isinstance(each, Again):
-                assert client.run is not None
+            if isinstance(each, Again) and client.run is not None:
                 memory.repeated.append(each.asked_ms)
                 client.run.last_asked_ms = max(client.run.last_asked_ms, each.asked_ms)
         if not events and not told:
@@ -177,7 +176,7 @@ def rebuild_store(store: Store) -> Report:
     with translated(store.url), store.streaming() as run:
         writing = rows_of(store)
         try:
-            writing.begin(lambda: 0, 0)
+            writing.begin_care(alone=True)  # what is learned while it runs would be lost
             events = groupby(run(_EVIDENCE), key=itemgetter(0))
             spoken: tuple[int, Iterator[Any]] | None = next(events, None)
             for client_no, client_id, checked_ms in run(_CLIENTS):
@@ -193,6 +192,8 @@ def rebuild_store(store: Store) -> Report:
             last_known_at = max((each for each in newest if each is not None), default=-1)
             if last_known_at > writing.mark().last_known_at:
                 writing.set_mark(Mark(last_known_at, None))
+            if report.differing:  # writers drop what they remember of it
+                writing.changed("UPDATE care SET forgotten = forgotten + ?", [(1,)])
             writing.commit()
         finally:
             writing.rollback()

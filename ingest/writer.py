@@ -24,6 +24,7 @@ from ingest.asking import Asking, Other
 from ingest.counts import Counts
 from ingest.digest import digest
 from ingest.fold import STRAY_TAIL, TAIL, Client, Newest, Run, find_last, fold
+from ingest.horizon import sifted
 from ingest.moments import Moments
 from ingest.plan import Plan
 from ingest.reduce import SKEW_MS, identity, stamp_of
@@ -80,7 +81,10 @@ class Writer:
         self._realm_name = realm
         with translated(store.url):
             self._rows = rows_of(store)
+        self._now: int | None = None  # when the running transaction began
         self._writing: tuple[_Folded, Future[bool]] | None = None
+        self._forgotten = 0
+        self._forgotten = 0
         self._forget()
 
     def __enter__(self) -> Writer:
@@ -97,7 +101,6 @@ class Writer:
 
     def _forget(self) -> None:
         """Drop what is kept in mind, as after a failure: it may speak of rows that were never committed."""
-        self._now: int | None = None  # when the running transaction began
         self._clients: dict[str, Client] = {}
         self._texts = Interned(self.begun)
         self._things: dict[str, int] = {}
@@ -132,17 +135,20 @@ class Writer:
                 if self._writing is not None:
                     self._writing[1].exception()  # waits
                     self._writing = None
-                self._rows.rollback()
-                self._forget()
+                self._roll_back()
                 raise
+
+    def _roll_back(self) -> None:
+        self._rows.rollback()
+        self._now = None
+        self._forget()
 
     def _write(self, items: Items, source: str, *, presume: bool = True) -> Counts:
         ready = self._fold(self._learn(items, source), presume=presume).ready
         try:
             wrote = put(self.begun(), ready)
         except SessionHeld:
-            self._rows.rollback()
-            self._forget()
+            self._roll_back()
             return self._write(items, source, presume=False)
         self._rows.commit()
         self._now = None
@@ -174,8 +180,7 @@ class Writer:
                     self._start(folded, pool)
                 folded = None if batch is None else self._fold(batch)
             except (SessionHeld, _Stale):
-                self._rows.rollback()
-                self._forget()
+                self._roll_back()
                 self._writing = folded = None
                 while waiting:
                     yield self._write(waiting.popleft(), source, presume=False)
@@ -229,15 +234,22 @@ class Writer:
         In the transaction that is running, which may be that of the batch before, not written yet.
         """
         self._shrink()
-        learned = [item for item in items if type(item) is Learned]
-        claims = set(map(attrgetter("known_at_ms"), learned)) - {None}
+        claims = {
+            item.known_at_ms for item in items if type(item) is Learned and item.known_at_ms is not None
+        }
         running = self._now is not None
         rows = self.begun(min(claims, default=None))
         now = self._clock() if running or self._now is None else self._now
+        care = rows.care()
+        if care.forgotten != self._forgotten:
+            self._forget()
+            self._forgotten = care.forgotten
+        items = sifted(items, care)
         if self._realm_no is None:
             self._realm_no = rows.realm(self._realm_name)
         if self._mark is None or not self._store.is_sqlite:
             self._mark = rows.mark()
+        learned = [item for item in items if type(item) is Learned]
         if claims:
             learned.sort(key=lambda item: (item.known_at_ms is None, item.known_at_ms or 0))
         evidence = [item.evidence for item in learned]

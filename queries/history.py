@@ -30,6 +30,7 @@ from store.answer import (
     is_legal,
     periods,
 )
+from store.care import ALWAYS_MS
 from store.checks import UNNAMED
 from store.clock import Clock, system_clock
 from store.engine import Store, open_reader, parse_url
@@ -237,6 +238,12 @@ class History:
         to_ms = None if to is None else self.milliseconds(to)
         if from_ms is not None and to_ms is not None and to_ms <= from_ms:
             raise UsageError("The window ends before it begins; --from must be earlier than --to.")
+        # Without a beginning of its own the window begins with what a purge left.
+        asker.check_horizon(asker.care.horizon_ms if from_ms is None else from_ms, known_at)
+        if from_ms is None and asker.care.horizon_ms > ALWAYS_MS:
+            from_ms = asker.care.horizon_ms
+            if to_ms is not None and to_ms <= from_ms:
+                asker.check_horizon(to_ms - 1, known_at)
         if by_client:
             client_no = asker.client_named(name)
             spoken = [] if client_no is None else [Binding(None, None, client_no)]
@@ -266,10 +273,15 @@ class History:
                 numbers = list(dict.fromkeys(b.client_no for b in bindings(asker, thing_name, known_ms)))
             if not numbers:
                 raise ResourceNotFound(f"The resource {thing_name} was never heard of.")
-            return [
+            told = [
                 (asker.client_id(number), session_from(*row))
                 for number in numbers
                 for row in asker.rows("sessions", client_no=number)
+            ]
+            return [
+                (client_id, session)
+                for client_id, session in told
+                if session.disconnect_ms is None or session.disconnect_ms >= asker.care.horizon_ms
             ]
 
     def explain(
@@ -315,7 +327,7 @@ class History:
         """
         low, high = self._window(from_, to)
         with self._asking(known_at) as (asker, known_ms):
-            yield from compared(asker, low, high, known_ms)
+            yield from compared(asker, max(low, asker.care.horizon_ms), high, known_ms)
 
     def repeated(
         self, from_: Time | None = None, to: Time | None = None, *, known_at: Time | None = None
@@ -323,7 +335,7 @@ class History:
         """Count the checks asked in `[from_, to)` that said what had been said before, and agreed with us."""
         low, high = self._window(from_, to)
         with self._asking(known_at) as (asker, known_ms):
-            return repeated(asker, low, high, known_ms)
+            return repeated(asker, max(low, asker.care.horizon_ms), high, known_ms)
 
     def _window(self, from_: Time | None, to: Time | None) -> tuple[int, int]:
         low = -(1 << 61) if from_ is None else self.milliseconds(from_)

@@ -25,7 +25,8 @@ from store.answer import (
     said_at,
 )
 from store.asker import Unseen
-from store.errors import AnswerError, BadTime, InvalidRequest
+from store.care import ALWAYS_MS
+from store.errors import AnswerError, BadTime, IndexNotReady, InvalidRequest
 from store.identity import client_of
 
 Time = int | str | datetime
@@ -73,7 +74,8 @@ class Many:
             self._changes = self._asker.changes
             self._forget()
         read = self._milliseconds
-        own = self._own.get(mark, {})
+        # Where there is a horizon, each question is held against it.
+        own = self._own.get(mark, {}) if self._asker.care.horizon_ms == ALWAYS_MS else {}
         replies: list[Reply | None] = []
         told = replies.append
         instants: dict[int, int] = {}
@@ -118,11 +120,27 @@ class Many:
             except InvalidRequest as error:
                 later.refuse(error)
                 break
+        asked = self._refused(asked)
         for client_no, part in self._speakers(asked):
             if client_no is None:
                 self._nothing_known(part)
             else:
                 self._tell_of(client_no, part)
+
+    def _refused(self, asked: _Asked) -> _Asked:
+        """Refuse what is asked, ascending, of before the horizon; gives back the rest."""
+        if self._asker.care.horizon_ms == ALWAYS_MS:
+            return asked
+        if asked.known_at < self._asker.known_from_ms:
+            early, rest = asked, asked._replace(places=[])
+        else:
+            early, rest = asked.cut(self._asker.care.horizon_ms - 1)
+        if early.places:
+            try:
+                self._asker.check_horizon(asked.instants[early.places[0]], asked.known_at)
+            except IndexNotReady as error:
+                early.refuse(error)
+        return rest
 
     def _remembered(self, asked: _Asked, now_ms: int) -> bool:
         """Reply from what an earlier batch read, in any order; False where that does not reach."""
@@ -130,6 +148,8 @@ class Many:
         client_no = asker.client_named(name) if self._lines else None
         if client_no is None or asker.thing_named(name) is not None or max(asked.listed()) > now_ms:
             return False
+        if asker.care.horizon_ms > ALWAYS_MS:
+            return False  # some may have to be refused
         line = self._lines.get((name, client_no, asked.known_at))
         if line is not None:
             self._nothing_known(line.tell(asked))

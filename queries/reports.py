@@ -32,8 +32,12 @@ def status(store: Store) -> dict[str, Any]:
             for name, table in tables.items()
         }
         earliest = connection.scalar(sa.select(sa.func.min(schema.evidence.c.at_ms)))
+        horizon_ms = connection.scalar(sa.select(sa.func.max(schema.care.c.horizon_ms)))
+    if earliest is not None and horizon_ms is not None:
+        earliest = max(earliest, horizon_ms)  # what is kept from before it answers nothing by itself
     return {
         **counts,
         "begins": None if earliest is None else iso(earliest),
+        "horizon": None if horizon_ms is None else iso(horizon_ms),
         "watermark": None if mark < 0 else iso(mark),
     }

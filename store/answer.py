@@ -121,6 +121,7 @@ def ask(
     if not by_client:
         check_name(thing_name)
     check_past(at_ms, now_ms)
+    asker.check_horizon(at_ms, known_at)
     client_no = asker.client_named(thing_name) if by_client else client_of(asker, thing_name, at_ms, known_at)
     period = None if client_no is None else asker.in_force(client_no, at_ms, known_at)
     if client_no is None or period is None:

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from store.beginnings import MOST_MOMENTS, Beginnings
+from store.care import NO_CARE, Care, care_of
 from store.certainty import Period, Seen, bounds_of, merged, period_at, periods_of
+from store.errors import IndexNotReady
 from store.model import DEFAULT_REALM, LAG_MS
 from store.packing import BLOCK, SLOT_BYTES, slot_ms
 from store.seeks import PROVED_FROM, REASON, prepared, seen_from
@@ -53,6 +55,8 @@ class Asker:
         self._beginnings = Beginnings()
         self._mark = -1
         self._state: object = None  # of the store, when what may change was last read
+        self.care: Care = NO_CARE
+        self.known_from_ms = NO_CARE.known_horizon_ms  # the first moment of learning that can be asked about
         self.changes = 0  # counts the states of the store that snapshots have shown
 
     @contextmanager
@@ -106,9 +110,32 @@ class Asker:
     def _changed(self, state: object, mark: int) -> None:
         """Forget what may have changed, for something was committed since."""
         self._state, self._mark = state, mark
+        self._look_after()
         self.changes += 1
         self._absent.clear()
         self._watched.clear()
+
+    def _look_after(self) -> None:
+        """See what was taken out of the store; numbers change where a device was forgotten."""
+        before, self.care = self.care, care_of(self._execute)
+        if self.care.forgotten != before.forgotten:
+            for numbers in (self._clients, self._things):
+                numbers.clear()
+            for names in (self._client_ids, self._texts):
+                names.clear()
+        # Where nothing was learned since that horizon, what was known last is what was known then.
+        self.known_from_ms = min(self.care.known_horizon_ms, self._mark)
+        if self.care != before:
+            self._beginnings = Beginnings()
+
+    def check_horizon(self, at_ms: int, known_at: int) -> None:
+        """Refuse a question that begins before what a purge left. Raises IndexNotReady."""
+        if at_ms < self.care.horizon_ms:
+            raise IndexNotReady(
+                "The history of this store was purged up to a later time than the one asked for."
+            )
+        if known_at < self.known_from_ms:
+            raise IndexNotReady("What was known then was purged; ask as it was known later.")
 
     def end(self) -> None:
         """End the snapshot; the connection may have been closed under it, by whoever had heard enough."""

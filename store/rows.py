@@ -23,6 +23,7 @@ from store.bulk import (
     json_rows,
     member,
 )
+from store.care import Care, care_of
 from store.checks import CONFIRMATION_COLUMNS, CheckRows
 from store.clock import Clock
 from store.engine import Store
@@ -67,6 +68,22 @@ class Rows(ABC):
     @abstractmethod
     def begin(self, clock: Clock, floor_ms: int | None) -> int:
         """Begin, and give now. No row of this transaction is known before `floor_ms` (None: before now)."""
+
+    @abstractmethod
+    def begin_care(self, *, alone: bool) -> None:
+        """Begin a transaction that learns nothing; `alone` waits for all writers and holds up others."""
+
+    @abstractmethod
+    def care(self) -> Care:
+        """Read what was taken out of the store, and hold that until the end of the transaction."""
+
+    def fetch(self, statement: str, values: Values = ()) -> list[Values]:
+        """Run a SELECT (`?` for a parameter)."""
+        return self._all(statement.replace("?", self._mark), values)
+
+    @abstractmethod
+    def changed(self, statement: str, rows: Sequence[Values]) -> int:
+        """Run a statement (`?` for a parameter) once a row; gives how many rows of the store it changed."""
 
     @abstractmethod
     def commit(self) -> None: ...
@@ -325,6 +342,15 @@ class SqliteRows(Rows):
         self._db.execute("BEGIN IMMEDIATE")
         return clock()
 
+    def begin_care(self, *, alone: bool) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def care(self) -> Care:
+        return care_of(self._db.execute)
+
+    def changed(self, statement: str, rows: Sequence[Values]) -> int:
+        return self._counted(statement, rows)
+
     def commit(self) -> None:
         self._db.execute("COMMIT")
 
@@ -486,6 +512,21 @@ class PostgresRows(Rows):
         floor_ms = clock() if floor_ms is None else min(floor_ms, clock())
         self._db.execute("SELECT pg_advisory_xact_lock_shared(%s)", (WRITER_LOCK | floor_ms,))
         return clock()
+
+    def begin_care(self, *, alone: bool) -> None:
+        self._db.execute("BEGIN")
+        if alone:
+            care_of(self._db.execute, lock=" FOR UPDATE")
+
+    def care(self) -> Care:
+        return care_of(self._db.execute, lock=" FOR SHARE")
+
+    def changed(self, statement: str, rows: Sequence[Values]) -> int:
+        if not rows:
+            return 0
+        with self._db.cursor() as cursor:
+            cursor.executemany(statement.replace("?", "%s"), rows)
+            return int(cursor.rowcount)
 
     def commit(self) -> None:
         self._db.execute("COMMIT")

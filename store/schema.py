@@ -52,7 +52,7 @@ STATES: dict[int, State] = {state.value: state for state in State}
 KINDS: dict[int, Kind] = {kind.value: kind for kind in Kind}
 
 # Views are written in the migrations only; these are their names.
-VIEWS = ("watching", "timeline", "stretches", "periods", "sessions", "outages", "current_status")
+VIEWS = ("horizon", "watching", "timeline", "stretches", "periods", "sessions", "outages", "current_status")
 
 realms = Table(
     "realms",
@@ -274,5 +274,16 @@ quarantine = Table(
     Column("head", LargeBinary, nullable=False),
     Column("replayed_at", BIG),
     UniqueConstraint("source_no", "position", "sha256"),
+    **_STRICT,
+)
+
+# What was taken out of the store: one row, which every writer's transaction shares (store/care.py).
+care = Table(
+    "care",
+    metadata,
+    Column("care_no", SMALL, primary_key=True, autoincrement=False),
+    Column("horizon_ms", BIG),  # questions about earlier instants are refused
+    Column("known_horizon_ms", BIG),  # ... and those as known earlier
+    Column("forgotten", Integer, nullable=False),  # counts what else writers may remember and is no more
     **_STRICT,
 )
