@@ -185,7 +185,7 @@ def rebuild_store(store: Store) -> Report:
                     evidence += [(row[1], event_from(row[2:])) for row in spoken[1]]
                     spoken = next(events, None)
                 if checked_ms is not None:
-                    evidence += _checks(writing.checks, client_no)
+                    evidence += told_of(writing.checks, client_no)
                     evidence.sort(key=itemgetter(0))
                 _rebuild(writing, client_no, client_id, evidence, report)
             newest = [next(iter(run(f"SELECT max(known_at) FROM {table}")))[0] for table in LEARNED]
@@ -201,7 +201,7 @@ def rebuild_store(store: Store) -> Report:
     return report
 
 
-def _checks(held: CheckRows, client_no: int) -> list[tuple[int, Event | Told | Again]]:
+def told_of(held: CheckRows, client_no: int) -> list[tuple[int, Event | Told | Again]]:
     """List `(known_at, check)` of all that a client was asked."""
     told: list[tuple[int, Event | Told | Again]] = [
         (kept.known_at, Told(kept.check, kept.answer)) for kept in held.about(client_no, -EVER_MS, EVER_MS)

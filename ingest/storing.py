@@ -30,6 +30,7 @@ class Ready:
     mark: Mark  # that the transaction before left behind
     mark_after: Mark
     source_no: int
+    position: int  # of the last record, in its source
     clients: list[Values] = field(default_factory=list)
     evidence: list[Values] = field(default_factory=list)
     observations: list[Values] = field(default_factory=list)
@@ -63,7 +64,7 @@ class Ready:
 
 
 def put(rows: Rows, ready: Ready) -> bool:
-    """Write all, but do not commit; tell whether anything was new. Raises SessionHeld."""
+    """Write all but the mark, and do not commit; tell whether anything was new. Raises SessionHeld."""
     counts = ready.counts
     rows.add_sessions(ready.new_sessions, ready.codes)
     rows.put_sessions(ready.sessions, ready.codes)
@@ -79,10 +80,7 @@ def put(rows: Rows, ready: Ready) -> bool:
     quarantined = rows.put_once("quarantine", ready.rejected) if ready.rejected else 0
     _put_checks(rows, ready)
     _put_transitions(rows, ready)
-    wrote = bool(counts.stored or quarantined)
-    if wrote:
-        rows.set_mark(ready.mark_after)
-    return wrote
+    return bool(counts.stored or quarantined)
 
 
 def _put_checks(rows: Rows, ready: Ready) -> None:

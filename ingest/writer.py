@@ -27,7 +27,7 @@ from ingest.fold import STRAY_TAIL, TAIL, Client, Newest, Run, find_last, fold
 from ingest.horizon import sifted
 from ingest.moments import Moments
 from ingest.plan import Plan
-from ingest.reduce import SKEW_MS, identity, stamp_of
+from ingest.reduce import CONNECTED_REASON, SKEW_MS, identity, stamp_of
 from ingest.stored import Step, StoredHistory
 from ingest.storing import Ready, Values, by_place, put, session_rows
 from ingest.sweeps import Ask, client_of
@@ -35,6 +35,7 @@ from store.bulk import Codes
 from store.checks import NAMED, UNNAMED, WHOLE
 from store.clock import Clock, system_clock
 from store.engine import Store, translated
+from store.errors import StoreUnfinished
 from store.model import DEFAULT_REALM, Event, Kind, Learned, Observation, Rejected, Session, Watch
 from store.rows import ClientRow, Interned, Mark, Rows, SessionHeld, rows_of
 from store.schema import STATES
@@ -146,7 +147,7 @@ class Writer:
     def _write(self, items: Items, source: str, *, presume: bool = True) -> Counts:
         ready = self._fold(self._learn(items, source), presume=presume).ready
         try:
-            wrote = put(self.begun(), ready)
+            wrote = self._put(self.begun(), ready)
         except SessionHeld:
             self._roll_back()
             return self._write(items, source, presume=False)
@@ -198,7 +199,7 @@ class Writer:
 
         def write() -> bool:
             try:
-                wrote = put(rows, folded.ready)
+                wrote = self._put(rows, folded.ready)
                 rows.commit()
             except BaseException:
                 rows.rollback()
@@ -213,10 +214,31 @@ class Writer:
         """Wait for the batch that is being written. Raises SessionHeld, or _Stale for the one that follows it."""
         assert self._writing is not None
         ready, wrote = self._writing[0].ready, self._writing[1].result()
-        if not wrote and following is not None and following.batch.claims and ready.mark != ready.mark_after:
-            raise _Stale
+        if not wrote and ready.mark != ready.mark_after:
+            if following is None:
+                self._mark = ready.mark
+            elif following.batch.claims:
+                raise _Stale
+            else:
+                following.ready.mark = ready.mark
         self._writing = None
         return ready.counts
+
+    def _put(self, rows: Rows, ready: Ready) -> bool:
+        """Write a batch and the mark that it leaves; tell whether anything was new."""
+        wrote = put(rows, ready)
+        if wrote:
+            self._leave(rows, ready)
+        return wrote
+
+    def _leave(self, rows: Rows, ready: Ready) -> None:
+        rows.set_mark(ready.mark_after)
+
+    def _read_mark(self, rows: Rows) -> Mark:
+        """Give the mark that the batches before left. Raises StoreUnfinished where timelines are missing."""
+        if rows.fetch("SELECT 1 FROM backfills"):
+            raise StoreUnfinished
+        return rows.mark()
 
     def begun(self, floor_ms: int | None = None) -> Rows:
         """Give the rows, in a transaction; waits for the one before."""
@@ -248,7 +270,7 @@ class Writer:
         if self._realm_no is None:
             self._realm_no = rows.realm(self._realm_name)
         if self._mark is None or not self._store.is_sqlite:
-            self._mark = rows.mark()
+            self._mark = self._read_mark(rows)
         learned = [item for item in items if type(item) is Learned]
         if claims:
             learned.sort(key=lambda item: (item.known_at_ms is None, item.known_at_ms or 0))
@@ -270,7 +292,7 @@ class Writer:
         return self._batch
 
     def _intern(self, events: Sequence[Event], source: str) -> None:
-        texts: set[str | None] = {source}
+        texts: set[str | None] = {source, CONNECTED_REASON}
         for member in ("reason", "principal", "ip"):
             texts.update(map(attrgetter(member), events))
         new = {text for text in texts if text is not None and text not in self._texts}
@@ -386,6 +408,7 @@ class Writer:
             mark=batch.mark,
             mark_after=moments.mark(),
             source_no=batch.source_no,
+            position=batch.items[-1].position if batch.items else 0,
             evidence=rows,
             clients=[
                 (c.first_ms, int(c.has_strays), c.last_known_at, c.checked_ms, c.client_no) for c in touched

@@ -21,6 +21,9 @@ _json = msgspec.json.Encoder()
 _LENGTH_BITS = 21  # of a packed id: a record, and so an id in it, is 1 MiB at most
 
 
+Packed = tuple[str, Any]  # a statement, and what goes with it
+
+
 class Codes(dict[Identity, Any]):
     """Session identities as they stand in rows; each is packed once a batch."""
 
@@ -65,8 +68,10 @@ class SqliteInsert:
 
     def run(self, db: sqlite3.Connection, rows: Sequence[Sequence[Any]], codes: Codes | None = None) -> int:
         """Insert rows, in their order; gives how many it changed."""
-        if not rows:
-            return 0
+        return db.execute(*self.packed(rows, codes)).rowcount if rows else 0
+
+    def packed(self, rows: Sequence[Sequence[Any]], codes: Codes | None = None) -> Packed:
+        """Make the statement and its values, of at least one row: another process may run it."""
         blob = codes.blob if isinstance(codes, SqliteCodes) else b""
         alike = {
             column: rows[0][at]
@@ -78,7 +83,7 @@ class SqliteInsert:
             statement = self._statements[tuple(alike)] = self._statement(list(alike))
         varying = [at for at, column in enumerate(self._columns) if column not in alike]
         text = json_rows(list(map(itemgetter(*varying), rows)))
-        return db.execute(statement, (text, blob, *alike.values())).rowcount
+        return statement, (text, bytes(blob), *alike.values())
 
     def _statement(self, alike: list[str]) -> str:
         parts: list[str] = []

@@ -10,6 +10,7 @@ ThinglineError
 |  |- StoreBusy         another process writes it
 |  |- StoreUnreachable  the server or the file does not answer
 |  |  `- StoreAway      ... for the moment: it can be waited for
+|  |- StoreUnfinished   a back-filling was cut short
 |  `- StoreRefused      a place where a store must not be (a network file system)
 |- SourceError          what was to be read cannot be read
 `- AnswerError          AWS's own errors: the question was understood, and this is the answer
@@ -94,6 +95,12 @@ class StoreAway(StoreUnreachable):
     """The server does not answer for the moment; `thingline ingest` waits for it (--wait)."""
 
     slug = "store-away"
+
+
+class StoreUnfinished(StoreError):
+    """A back-filling of this store was cut short; run the same `thingline backfill` again, and it goes on."""
+
+    slug = "store-unfinished"
 
 
 class StoreRefused(StoreError):

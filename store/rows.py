@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from store.bulk import (
     Codes,
+    Packed,
     PostgresCodes,
     SqliteCodes,
     SqliteInsert,
@@ -27,6 +28,7 @@ from store.care import Care, care_of
 from store.checks import CONFIRMATION_COLUMNS, CheckRows
 from store.clock import Clock
 from store.engine import Store
+from store.errors import StoreUnfinished
 from store.model import Identity, Session
 from store.packing import pack_identity, session_from
 
@@ -71,7 +73,14 @@ class Rows(ABC):
 
     @abstractmethod
     def begin_care(self, *, alone: bool) -> None:
-        """Begin a transaction that learns nothing; `alone` waits for all writers and holds up others."""
+        """Begin a transaction that learns nothing; `alone` waits for all writers and holds up others.
+
+        Raises StoreUnfinished where timelines are missing, and they would be touched `alone`.
+        """
+
+    def _check_finished(self) -> None:
+        if self.fetch("SELECT 1 FROM backfills"):
+            raise StoreUnfinished
 
     @abstractmethod
     def care(self) -> Care:
@@ -234,6 +243,14 @@ class Rows(ABC):
         unwrapped = [(row[0], bytes(row[1]), *row[2:]) for row in sessions]
         return transitions, confirmations, sorted(unwrapped), first[0][0] if first else None
 
+    @staticmethod
+    @abstractmethod
+    def packed(table: str, rows: Coded, codes: Codes) -> Packed:
+        """Pack rows of transitions or session_rows, at least one, for `put_packed` of a store of this engine."""
+
+    @abstractmethod
+    def put_packed(self, packed: Packed) -> None: ...
+
     def drop_derived(self, client_no: int) -> None:
         """Delete a client's transitions and sessions; evidence stays."""
         for table in ("transitions", "confirmations", "session_rows"):
@@ -344,6 +361,8 @@ class SqliteRows(Rows):
 
     def begin_care(self, *, alone: bool) -> None:
         self._db.execute("BEGIN IMMEDIATE")
+        if alone:
+            self._check_finished()
 
     def care(self) -> Care:
         return care_of(self._db.execute)
@@ -457,6 +476,14 @@ class SqliteRows(Rows):
     def put_transitions(self, rows: Sequence[Sequence[Any]]) -> None:
         self._PUT_TRANSITIONS.run(self._db, rows)
 
+    @staticmethod
+    def packed(table: str, rows: Coded, codes: Codes) -> Packed:
+        inserts = {"transitions": SqliteRows._PUT_TRANSITIONS, "session_rows": SqliteRows._ADD_SESSIONS}
+        return inserts[table].packed(rows, codes)
+
+    def put_packed(self, packed: Packed) -> None:
+        self._db.execute(*packed)
+
     def supersede(self, rows: Sequence[tuple[int, int, int, int]]) -> None:
         self._bulk(
             f"UPDATE transitions SET superseded_at = {member(0)} FROM json_each(?) WHERE {_CURRENT}", rows
@@ -517,6 +544,7 @@ class PostgresRows(Rows):
         self._db.execute("BEGIN")
         if alone:
             care_of(self._db.execute, lock=" FOR UPDATE")
+            self._check_finished()
 
     def care(self) -> Care:
         return care_of(self._db.execute, lock=" FOR SHARE")
@@ -645,8 +673,17 @@ class PostgresRows(Rows):
         return [session_from(*row) for row in self._db.execute(statement, values).fetchall()]
 
     def _copy(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
-        with self._db.cursor() as cursor, cursor.copy(csv_copy(table, columns)) as copy:
-            copy.write(csv_rows(rows))
+        self.put_packed((csv_copy(table, columns), csv_rows(rows)))
+
+    @staticmethod
+    def packed(table: str, rows: Coded, codes: Codes) -> Packed:
+        columns = {"transitions": _TRANSITION, "session_rows": _SESSION}
+        return csv_copy(table, columns[table]), csv_rows(rows)
+
+    def put_packed(self, packed: Packed) -> None:
+        statement, data = packed
+        with self._db.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(data)
 
     def codes(self) -> PostgresCodes:
         return PostgresCodes()

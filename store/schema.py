@@ -287,3 +287,24 @@ care = Table(
     Column("forgotten", Integer, nullable=False),  # counts what else writers may remember and is no more
     **_STRICT,
 )
+
+# A back-filling that is under way, one row: its evidence is in, its timelines may not be (ingest/backfill.py).
+backfills = Table(
+    "backfills",
+    metadata,
+    Column("backfill_no", SMALL, primary_key=True, autoincrement=False),
+    Column("known_from", BIG, nullable=False),  # its evidence is known from then on
+    Column("last_known_at", BIG, nullable=False),  # what the watermark will be
+    Column("replay_source_no", Integer),
+    Column("derived_below", Integer, nullable=False),  # clients with smaller numbers have their timelines
+    **_STRICT,
+)
+
+# ... and up to which record of each source its evidence is in.
+backfilled = Table(
+    "backfilled",
+    metadata,
+    Column("source_no", Integer, primary_key=True, autoincrement=False),
+    Column("position", BIG, nullable=False),
+    **_STRICT,
+)

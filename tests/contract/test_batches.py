@@ -112,11 +112,12 @@ def test_a_batch_without_news_does_not_move_what_the_next_is_known_from(sqlite_s
     batches = [
         [learned(first, NOW - 500_000)],
         [learned(first)],
+        [learned(first)],
         [learned(later[0], NOW - 400_000)],
         [learned(later[1], NOW - 300_000)],
     ]
     counts = in_one_go(sqlite_store_url, batches)
-    assert [(each.stored, each.duplicates) for each in counts] == [(1, 0), (0, 1), (1, 0), (1, 0)]
+    assert [(each.stored, each.duplicates) for each in counts] == [(1, 0), (0, 1), (0, 1), (1, 0), (1, 0)]
     assert {row[4] for row in every_row(sqlite_store_url)["evidence"]} == {
         NOW - 500_000,
         NOW - 400_000,
