@@ -84,6 +84,7 @@ def command_line() -> Any:
     """Add up the commands of both sides."""
     import click
 
+    from ingest.care_commands import COMMANDS as CARING
     from ingest.care_commands import LOOKING_AFTER
     from ingest.commands import COMMANDS as INGESTING
     from ingest.simulate_commands import COMMANDS as SIMULATING
@@ -100,7 +101,7 @@ def command_line() -> Any:
         context_settings={"auto_envvar_prefix": "THINGLINE", "help_option_names": ["--help"]},
     )
     group = click.version_option(__version__, prog_name="thingline")(group)
-    for command in (*INGESTING, *ASKING, *SIMULATING, selftest_command()):
+    for command in (*INGESTING, *ASKING, *SIMULATING, *CARING, selftest_command()):
         group.add_command(command)
     for command in LOOKING_AFTER:
         group.commands["db"].add_command(command)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The commands that look after a store: db check, db backup, db purge."""
+"""The commands that look after a store: db check, db backup, db purge, forget."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import click
 from ingest.commands import existing
 from store.clock import system_clock
 from store.engine import masked, open_reader, open_writer, parse_url
-from store.errors import BadTime
-from store.options import described, json_option, store_option
+from store.errors import BadTime, StoreBusy
+from store.options import described, json_option, realm_option, store_option
 
 
 def _iso(at_ms: int) -> str | None:
@@ -174,4 +174,47 @@ def _past_ms(text: str, option: str) -> int:
     return at_ms
 
 
+@click.command(
+    "forget",
+    **described(
+        "Take the names, addresses and principals of THING out of the store, and of the clients that spoke for it"
+        " alone. What it adds to totals stays, under a random name that leads nowhere. On SQLite the file is written"
+        " anew, so that no free page holds a name. It cannot be undone. Backups, exports and files beside the store"
+        " are yours to delete. What the device sends later begins anew under its real name, and so does a recording"
+        " that is ingested again.",
+        "thingline forget pump-17",
+        "thingline forget --client 'plant/7/pump:17' --yes",
+    ),
+)
+@click.argument("thing")
+@click.option("--client", "by_client", is_flag=True, help="THING is a client id.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@store_option
+@realm_option
+@json_option
+def forget(thing: str, by_client: bool, yes: bool, url: str | None, realm: str, as_json: bool) -> int:
+    import json
+
+    from ingest.forget import forget as forget_device
+
+    place = existing(url)
+    if not yes:
+        click.confirm(f"Forget {thing!r} in {masked(place)}? It cannot be undone.", abort=True, err=True)
+    with open_writer(place) as store:
+        done = forget_device(store, thing, realm=realm, by_client=by_client)
+    if as_json:
+        click.echo(json.dumps(done.as_json()))
+    else:
+        click.echo(
+            f"{done.names:,} names forgotten; rewritten: {done.evidence:,} events, {done.checks:,} checks,"
+            f" {done.observations:,} observations, {done.quarantined:,} in quarantine, {done.texts:,} texts"
+        )
+    if not done.scrubbed:
+        raise StoreBusy(
+            "It is forgotten, but a reader keeps old pages of the file; end it, and run this again."
+        )
+    return 0
+
+
 LOOKING_AFTER = (check, backup, purge)  # commands of the group `db`
+COMMANDS = (forget,)
