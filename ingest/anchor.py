@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ingest.clientwise import CheckRow, EventRow, Held, Values
-from ingest.rebuild import Derived, derive
+from ingest.rebuild import AS_THEY_ARE, Derived, derive
 from ingest.reduce import SKEW_MS
 from store.care import Care
 from store.checks import Kept
@@ -47,15 +47,12 @@ def anchored(held: Held, care: Care) -> Anchored | None:
         since_ms = _since_ms(held, settled_ms, few)
         kept, repeated = _kept(held, care, -_EVER_MS if since_ms is None else since_ms, settled_ms)
         if _count(kept) < _count(held):
-            derived = derive(held.client_no, kept.evidence(), _as_it_is)
+            derived = derive(held.client_no, kept.evidence(), AS_THEY_ARE)
             if visible(derived.transitions, derived.confirmations, care) == wanted:
                 return Anchored(kept, derived, settled_ms, repeated)
         if since_ms is None:
             return None
         few *= 4
-
-
-_as_it_is: Any = str  # reasons are texts
 
 
 def _count(held: Held) -> int:

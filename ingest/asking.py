@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
+from ingest.client import Client, Run, Told
 from ingest.counts import Counts
-from ingest.fold import Client, Run, Told, fold
+from ingest.fold import fold
 from ingest.plan import Plan
 from ingest.stored import Step, StoredHistory
 from ingest.sweeps import Again, Ask, Asked, answer_of, asked_of, is_stale

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
+from ingest.client import Client
 from ingest.counts import Counts
 from ingest.deriving import Packet, Wanted, in_parallel
-from ingest.fold import Client
 from ingest.storing import Ready
 from ingest.sweeps import client_of
 from ingest.writer import Items, Writer

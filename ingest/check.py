@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ingest.clientwise import Held, Run, Values, clients
-from ingest.rebuild import Derived, derive, sessions_of
+from ingest.rebuild import AS_THEY_ARE, Derived, derive, sessions_of
 from store.engine import Store
 from store.shape import differences
 from store.watermark import LEARNED
@@ -157,27 +157,17 @@ def _of_client(held: Held) -> Iterator[tuple[str, list[str], str]]:
     first_told = min((row.kept.known_at for row in held.checks), default=None)
     if any(first_told is None or known_at < first_told for known_at, _ in held.repeated):
         yield "sweep", ["a sweep repeats an answer that is not there"], PURGE
-    derived = derive(held.client_no, held.evidence(), _as_it_is)
+    derived = derive(held.client_no, held.evidence(), AS_THEY_ARE)
     compared: tuple[tuple[str, Sequence[Values], Sequence[Values], int], ...] = (
         ("transition", held.transitions, derived.transitions, 4),
         ("confirmation", held.confirmations, derived.confirmations, 4),
-        ("session", held.sessions, sessions_of(derived, _as_it_is), 2),
+        ("session", held.sessions, sessions_of(derived, AS_THEY_ARE), 2),
     )
     for what, rows, wanted, key in compared:
         for how, details in _compared(rows, wanted, key):
             yield f"{what}-{how}", details, REBUILD
     if told := _of_row(held, derived):
         yield "client-changed", told, REBUILD
-
-
-class _AsItIs(dict[str, Any]):
-    """Reasons are read as texts, so that they need no number."""
-
-    def __missing__(self, text: str) -> Any:
-        return text
-
-
-_as_it_is = _AsItIs()
 
 
 def _compared(rows: Sequence[Values], wanted: Sequence[Values], key: int) -> Iterator[tuple[str, list[str]]]:

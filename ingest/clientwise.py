@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from ingest.fold import Told
+from ingest.client import Told
 from ingest.rebuild import Again
 from store.checks import KEPT_COLUMNS, KEPT_FROM, Kept, kept_from
 from store.model import Event

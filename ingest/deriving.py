@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.engine import URL
 
-from ingest.fold import Told
+from ingest.client import Told
 from ingest.plan import Sessions
 from ingest.rebuild import Again, derive, told_of
 from ingest.storing import session_rows

@@ -17,9 +17,7 @@ from store.model import Event, Learned, Observation, Rejected
 Record = Learned | Rejected
 
 BATCH = 50_000  # records a transaction
-BATCH_BYTES = (
-    16 << 20
-)  # ... and bytes of what has no column of its own, so that giants do not fill the memory
+BATCH_BYTES = 8 << 20  # ... and bytes of what has no column of its own, so that giants do not fill the memory
 _CHUNK = 1 << 20
 
 # A source that ends in one of these was cut short or damaged: what came before is kept, and we say so.

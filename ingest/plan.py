@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingest.fold import Folded, Proof, Row
+from ingest.changes import Folded, Proof, Row
 from ingest.sweeps import Again, Asked
 from store.model import Identity, Session
 from store.schema import RULES

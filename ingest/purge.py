@@ -13,7 +13,7 @@ from typing import Any
 
 from ingest.anchor import Anchored, anchored
 from ingest.clientwise import CheckRow, Held, Values, clients
-from ingest.rebuild import sessions_of
+from ingest.rebuild import AS_THEY_ARE, sessions_of
 from store.care import Care
 from store.engine import Store, translated
 from store.packing import BLOCK, SLOT_BYTES, unpack_slots
@@ -145,7 +145,7 @@ def _apply(writing: Rows, held: Held, anchor: Anchored, purged: Purged, *, dry_r
             _delete(writing, "confirmations", [(*row[:4], _or_none(row[4])) for row in extra_proofs])
             _delete(writing, "evidence", [(row.event.at_ms, no, row.digest) for row in events])
             _delete(writing, "checks", [(no, *_place(row), row.digest) for row in checks])
-            due = {row[1] for row in sessions_of(anchor.derived, _as_it_is)}
+            due = {row[1] for row in sessions_of(anchor.derived, AS_THEY_ARE)}
             _delete(writing, "sessions", [(no, row[1]) for row in held.sessions if row[1] not in due])
             reasons = {row[7] for row in lost if row[7] is not None}
             numbers = writing.texts(reasons) if reasons else {}
@@ -163,9 +163,6 @@ def _apply(writing: Rows, held: Held, anchor: Anchored, purged: Purged, *, dry_r
     if dry_run:
         purged.repeated += len(held.repeated) - len(kept.repeated)
     return True
-
-
-_as_it_is: Any = str
 
 
 def _gone(rows: Sequence[Any], kept: Iterable[Any]) -> list[Any]:

@@ -13,11 +13,14 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from ingest.fold import Client, Folded, Run, Told, Window, fold
+from ingest.changes import Folded
+from ingest.client import Client, Run, Told
+from ingest.fold import fold
 from ingest.plan import Plan, Sessions, Texts
 from ingest.reduce import stamp_of
 from ingest.storing import session_rows
 from ingest.sweeps import said_in
+from ingest.windows import Window
 from store.checks import CheckRows, Kept
 from store.engine import Store, translated
 from store.model import Check, Event, Identity, Session
@@ -111,6 +114,16 @@ class Memory:
         inside = [row for row in rows if from_ms <= stamp_of(row) <= to_ms]
         right = [row for row in rows if stamp_of(row) > to_ms]
         return Window([*left[-beside:], *inside, *right[:beside]], len(left) > beside, len(right) > beside)
+
+
+class _AsTheyAre(dict[str, Any]):
+    """Texts in place of their numbers, for whoever reads them so."""
+
+    def __missing__(self, text: str) -> Any:
+        return text
+
+
+AS_THEY_ARE: Texts = _AsTheyAre()
 
 
 class Again(NamedTuple):

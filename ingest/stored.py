@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ingest.fold import Client, Folded, Window
+from ingest.changes import Folded
+from ingest.client import Client
 from ingest.plan import Plan
 from ingest.reduce import identity, session_of
 from ingest.sweeps import said_in
+from ingest.windows import Window
 from store.checks import Kept
 from store.model import Check, Event, Identity, Kind, Session
 from store.rows import Rows
@@ -17,7 +19,7 @@ Steps = Mapping[str, Sequence[Step]]  # by client id; ascending
 
 
 class StoredHistory:
-    """A `History` of ingest/fold.py, over the rows of the store and those that a plan holds.
+    """A `History` of ingest/windows.py, over the rows of the store and those that a plan holds.
 
     `rows` gives the rows when something is asked of them, `save` writes what the plan holds of sessions. Where it
     does not `presume`, it looks up even those sessions that are new in all likelihood.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ingest.checks import check_of
+from ingest.client import Last
 from ingest.digest import digest
-from ingest.fold import Last
 from store.checks import Kept
 from store.model import LAG_MS, SECOND_MS, Check, Event, Observation, Watch
 from store.packing import BLOCK, LONGEST_SWEEP_MS, pack_slots, unpack_slots
@@ -118,7 +118,7 @@ class Again(NamedTuple):
 def said_in(
     kept: Iterable[Kept], from_ms: int, to_ms: int, asked_between: Callable[[int, int], Iterable[int]]
 ) -> list[Check]:
-    """List the checks that a fold asks for: see ingest/fold.py, History.checks."""
+    """List the checks that a fold asks for: see ingest/windows.py, History.checks."""
     found: list[Check] = []
     for check, _, _, last_asked_ms in kept:
         about_ms = check.asked_ms if check.named_ms is None else check.named_ms

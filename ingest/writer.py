@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 
 from ingest.asking import Asking, Other
+from ingest.client import STRAY_TAIL, TAIL, Client, Newest, Run, find_last
 from ingest.counts import Counts
 from ingest.digest import digest
-from ingest.fold import STRAY_TAIL, TAIL, Client, Newest, Run, find_last, fold
+from ingest.fold import fold
 from ingest.horizon import sifted
 from ingest.moments import Moments
 from ingest.plan import Plan
@@ -292,7 +293,9 @@ class Writer:
         return self._batch
 
     def _intern(self, events: Sequence[Event], source: str) -> None:
-        texts: set[str | None] = {source, CONNECTED_REASON}
+        texts: set[str | None] = {source}
+        if events:
+            texts.add(CONNECTED_REASON)
         for member in ("reason", "principal", "ip"):
             texts.update(map(attrgetter(member), events))
         new = {text for text in texts if text is not None and text not in self._texts}

@@ -92,3 +92,19 @@ def test_ingest_and_export_of_a_fleet_take_constant_memory(store_url: str, tmp_p
     )
     assert told["events"] > 0.9 * EVENTS
     assert max(ingesting_mib, exporting_mib) < MOST_MIB
+
+
+@pytest.mark.bench
+def test_a_backfill_of_a_fleet_takes_constant_memory(store_url: str, tmp_path: Path) -> None:
+    """The largest of its processes; without checks, for from the first of them on it ingests."""
+    choices = Choices(things=max(1, EVENTS // EVENTS_A_THING // 2), days=2, check_minutes=0)
+    with (tmp_path / "fleet.ndjson").open("wb") as file:
+        file.writelines(simulate(choices).lines())
+    code, out, err, peak_mib = measured(
+        "backfill", str(tmp_path / "fleet.ndjson"), "--store", store_url, "--json", timeout_s=7_200
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    print(f"\n{told['events']:,} events of {choices.things:,} things: backfill {peak_mib:.0f} MiB")
+    assert told["events"] > 0.9 * EVENTS
+    assert peak_mib < MOST_MIB

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.files import BATCH
 from tests.contents import contents
 from tests.contract.test_bad_input import lines
 from tests.contract.test_crash import held
@@ -196,7 +197,7 @@ def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(tmp_path: 
     """The first is fed line by line, so that it is at work while others come; readers read on meanwhile."""
     store = tmp_path / "store.db"
     url = f"sqlite:///{store}"
-    told = lines(range(40_000))
+    told = lines(range(130_000))
     (tmp_path / "other.ndjson").write_text("".join(told[:10]))
     with subprocess.Popen(
         [*COMMAND, "ingest", "-", "--store", str(store)],
@@ -205,10 +206,10 @@ def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(tmp_path: 
         stderr=subprocess.PIPE,
     ) as first:
         assert first.stdin is not None
-        first.stdin.write("".join(told[:25_000]).encode())
+        first.stdin.write("".join(told[:110_000]).encode())
         first.stdin.flush()
         until_s = time.monotonic() + 60
-        while held(url) < 20_000:
+        while held(url) < BATCH:
             assert first.poll() is None
             assert time.monotonic() < until_s
             time.sleep(0.05)
@@ -217,8 +218,8 @@ def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(tmp_path: 
             assert (code, out) == (3, "")
             assert "Another process is writing to this store" in said(err)
             assert run("at", "client-1", AT, "--client", "--store", str(store))[0] == 0
-            assert held(url) == 20_000
-        out_bytes, err_bytes = first.communicate("".join(told[25_000:]).encode(), timeout=60)
-    assert (first.returncode, out_bytes[:33]) == (0, b"40,000 records: 40,000 events, 0 "), err_bytes
-    assert held(url) == 40_000
+            assert held(url) == BATCH  # the next is folded, and waits for the one after it
+        out_bytes, err_bytes = first.communicate("".join(told[110_000:]).encode(), timeout=60)
+    assert (first.returncode, out_bytes[:35]) == (0, b"130,000 records: 130,000 events, 0"), err_bytes
+    assert held(url) == 130_000
     assert run("ingest", str(tmp_path / "other.ndjson"), "--store", str(store))[0] == 0

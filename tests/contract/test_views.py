@@ -54,7 +54,7 @@ def test_periods_are_those_of_python(store_url: str, rng: random.Random) -> None
 
 
 def test_periods_show_what_checks_prove(store_url: str, rng: random.Random) -> None:
-    told = check_laws.in_turn(rng, check_laws.histories(rng, 150))
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 200))
     counts = check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
     assert counts.repeated > 100
     found = sorted(rows(store_url, PERIODS), key=repr)

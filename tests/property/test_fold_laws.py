@@ -9,7 +9,9 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from ingest.fold import STRAY_TAIL, TAIL, Client, Row, Told, find_last, fold, keyed, proofs
+from ingest.changes import Row, keyed, proofs
+from ingest.client import STRAY_TAIL, TAIL, Client, Told, find_last
+from ingest.fold import fold
 from ingest.rebuild import Memory
 from ingest.reduce import SKEW_MS, identity, reduce_events, stamp_of
 from store.model import HOUR_MS, LAG_MS, Check, Confirmation, Event
