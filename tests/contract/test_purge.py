@@ -172,7 +172,7 @@ def test_a_purge_that_was_killed_is_finished_by_the_next(
     for url in (store_url, whole):
         with open_writer(parse_url(url)) as store:
             purge(store, horizon_ms)
-            assert rebuild_store(store).differing == []
+            assert rebuild_store(store).differing == [], url
     assert all_rows(store_url) == all_rows(whole)
     with open_reader(parse_url(store_url)) as store:
         assert list(faults(store)) == []
