@@ -112,7 +112,7 @@ class Writer:
 
     def write(self, batch: Items, *, source: str) -> Counts:
         """Write one batch as one transaction. Idempotent. Raises StoreError with nothing half-written."""
-        with self._all_or_nothing():
+        with self._all_or_nothing(), _uncollected():
             return self._write(batch, source)
 
     def write_all(self, batches: Iterable[Items], *, source: str) -> Iterator[Counts]:
@@ -130,7 +130,7 @@ class Writer:
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        with translated(self._store.url), _uncollected():
+        with translated(self._store.url):
             try:
                 yield
             except BaseException:
@@ -177,10 +177,11 @@ class Writer:
                 if self._writing is not None:
                     yield self._settled(folded)
                     waiting.popleft()
-                batch = None if items is None else self._learn(items, source)
-                if folded is not None:
-                    self._start(folded, pool)
-                folded = None if batch is None else self._fold(batch)
+                with _uncollected():
+                    batch = None if items is None else self._learn(items, source)
+                    if folded is not None:
+                        self._start(folded, pool)
+                    folded = None if batch is None else self._fold(batch)
             except (SessionHeld, _Stale):
                 self._roll_back()
                 self._writing = folded = None

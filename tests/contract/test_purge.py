@@ -163,7 +163,7 @@ with open_writer(parse_url(sys.argv[1])) as store:
 def test_a_purge_that_was_killed_is_finished_by_the_next(
     store_url: str, tmp_path: Path, rng: random.Random, where: str, after: int
 ) -> None:
-    horizon_ms = fill(store_url, rng, 25)
+    horizon_ms = fill(store_url, rng)
     whole = f"sqlite:///{tmp_path / 'whole.db'}"
     with open_reader(parse_url(store_url)) as store:
         back_up(store, tmp_path / "whole.db")
