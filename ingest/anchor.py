@@ -144,11 +144,14 @@ def _events(held: Held, care: Care, since_ms: int) -> list[EventRow]:
         row[1] for row in held.sessions if row[4] is None or max(row[3] or row[4], row[4]) >= since_ms
     }
     binding = _binding(held.events, care)
-    latest: dict[int, int] = {}  # of evidence without session id: the last connect of each version
+    # What bears no session id joins the latest connect of its version, however long ago that was (rule 2).
+    latest: dict[int, int] = {}
     if held.has_strays:
-        for _, _, _, event in held.events:
-            if event.kind is Kind.CONNECTED and event.version is not None and event.at_ms < since_ms:
-                latest[event.version] = max(event.at_ms, latest.get(event.version, event.at_ms))
+        begun = [row for row in held.sessions if row[2] is not None and row[3] is not None]
+        for _, _, version, connect_ms, *_ in begun:
+            if connect_ms < since_ms:
+                latest[version] = max(connect_ms, latest.get(version, connect_ms))
+        sessions.update(row[1] for row in begun if row[3] == latest.get(row[2]))
     kept = {
         index
         for index, row in enumerate(held.events)
@@ -161,8 +164,8 @@ def _events(held: Held, care: Care, since_ms: int) -> list[EventRow]:
             and row.event.at_ms >= latest[row.event.version] - SKEW_MS
         )
     }
-    begun = {_session(held.events[index]) for index in kept} - {None}
-    return [row for index, row in enumerate(held.events) if index in kept or _session(row) in begun]
+    spoken_of = {_session(held.events[index]) for index in kept} - {None}
+    return [row for index, row in enumerate(held.events) if index in kept or _session(row) in spoken_of]
 
 
 def _session(row: EventRow) -> bytes | None:
