@@ -97,6 +97,14 @@ class Account:
             raise SourceError(f"No client for AWS {service}: {failure_of(error).message}") from error
 
 
+def errors() -> tuple[type[Exception], ...]:
+    """Name what boto3 raises where a call fails, an answer that cannot be read included; all else is a bug of ours."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    return BotoCoreError, ClientError, ResponseParserError
+
+
 def failure_of(error: Exception) -> Failure:
     """Read what boto3 raised. Never raises; of secrets the message holds none, for AWS's messages hold none."""
     from botocore import exceptions as known

@@ -320,7 +320,7 @@ class _Reader:
     def _recording(
         self, line: dict[str, Any], raw: bytes | None, place: _Place
     ) -> Iterator[Learned | Rejected]:
-        receipt_ms = self._clock_ms()
+        receipt_ms = now_ms = self._clock_ms()
         known_at_ms = asked_ms = None
         if line.get("knownAt") is not None:
             known_at_ms = required_stamp_ms(line["knownAt"], "knownAt", END_MS)
@@ -343,7 +343,7 @@ class _Reader:
                 yield from self._checks(found, raw, place, receipt_ms, moment_ms, known_at_ms)
                 continue
             if name == "watch":
-                evidence = read_watch(content, receipt_ms)
+                evidence = read_watch(content, receipt_ms, now_ms)
             elif name == "registry":
                 evidence = read_registry(content, receipt_ms, asked_ms)
             else:

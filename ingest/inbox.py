@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ingest.ledger import Watched
 from store.model import Learned, Rejected
 
 
@@ -24,7 +25,7 @@ class Delivery(NamedTuple):
     items: Sequence[Learned | Rejected]
     weight: int = 0  # bytes, as they came
     settle: Callable[[], None] = _nothing  # called once, after the commit, in the writer's thread: be quick
-    watched: tuple[int, int] | None = None  # the path recorded throughout [from, to), ms
+    watched: Watched | None = None
 
 
 class Source(Protocol):
@@ -34,6 +35,9 @@ class Source(Protocol):
 
     def run(self, inbox: Inbox, stop: threading.Event) -> None:
         """Deliver until `stop` is set. Outlives every failure that may pass; raises SourceError for others."""
+
+    def end(self, *, within_s: float) -> None:
+        """Finish what was settled, for all that was delivered is written or never will be; be brief."""
 
 
 class Inbox:
@@ -75,6 +79,11 @@ class Inbox:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    @property
+    def held(self) -> int:
+        """How many deliveries wait."""
+        return len(self._waiting)
 
     @property
     def held_bytes(self) -> int:

@@ -202,11 +202,14 @@ def read_registry(members: dict[str, Any], receipt_ms: int, asked_ms: int | None
     return Observation("registry", subject, at_ms, body_of(members))
 
 
-def read_watch(members: dict[str, Any], receipt_ms: int) -> Watch:
-    """Read a statement of watching. Raises Unreadable where it says no source or no stretch."""
+def read_watch(members: dict[str, Any], receipt_ms: int, now_ms: int) -> Watch:
+    """Read a statement of watching. Raises Unreadable where it says no source or no stretch.
+
+    What began by its receipt may have gone on until now: one statement grows with its stretch (ingest/ledger.py).
+    """
     source = name_of(members, "source")
     from_ms = required_stamp_ms(members.get("from"), "from", receipt_ms)
-    to_ms = required_stamp_ms(members.get("to"), "to", receipt_ms)
+    to_ms = required_stamp_ms(members.get("to"), "to", max(receipt_ms, now_ms))
     if source is None or to_ms < from_ms:
         raise Unreadable("unknown-shape", "a watch statement needs a source, and from before to")
     return Watch(source, from_ms, to_ms)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
+from ingest.ledger import Stretch
 from ingest.writer import Counts, Writer
 from store.clock import Clock, system_clock
 from store.engine import Store, check_revision
@@ -58,7 +59,9 @@ class PatientWriter:
             with suppress(StoreError):  # there is nothing to lose in a connection that is gone
                 writer.close()
 
-    def write(self, batch: Sequence[Learned | Rejected], *, source: str) -> Counts:
+    def write(
+        self, batch: Sequence[Learned | Rejected], *, source: str, watched: Sequence[Stretch] = ()
+    ) -> Counts:
         """Write one batch as one transaction, as often as it takes. Idempotent.
 
         Where the server went away in the midst of a commit, evidence that had been committed counts as
@@ -70,7 +73,7 @@ class PatientWriter:
             try:
                 if self._writer is None:
                     self._writer = self._back()
-                counts = self._writer.write(batch, source=source)
+                counts = self._writer.write(batch, source=source, watched=watched)
             except StoreAway as away:
                 self.close()
                 now_s = time.monotonic()

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from ingest.counts import Counts
+from ingest.ledger import Stretch
 from ingest.plan import Place, Sessions
 from ingest.sweeps import asked_in, sweep_rows
 from store.bulk import Codes
@@ -35,6 +36,7 @@ class Ready:
     evidence: list[Values] = field(default_factory=list)
     observations: list[Values] = field(default_factory=list)
     watches: list[Values] = field(default_factory=list)
+    watched: list[tuple[Stretch, int]] = field(default_factory=list)  # with its known_at
     rejected: list[Values] = field(default_factory=list)
     closed_runs: dict[Place, int] = field(default_factory=dict)
     checks: list[Values] = field(default_factory=list)
@@ -53,6 +55,7 @@ class Ready:
         return not (
             self.observations
             or self.watches
+            or self.watched
             or self.rejected
             or self.closed_runs
             or self.checks
@@ -80,7 +83,27 @@ def put(rows: Rows, ready: Ready) -> bool:
     quarantined = rows.put_once("quarantine", ready.rejected) if ready.rejected else 0
     _put_checks(rows, ready)
     _put_transitions(rows, ready)
-    return bool(counts.stored or quarantined)
+    _put_watched(rows, ready)
+    return bool(counts.stored or quarantined or ready.watched)
+
+
+def _put_watched(rows: Rows, ready: Ready) -> None:
+    """Write who was watching; a stretch that goes on is one row, made longer (store/certainty.py says why it may)."""
+    added = [
+        (each.source, each.from_ms, each.to_ms, known_at, None)
+        for each, known_at in ready.watched
+        if each.was_ms is None
+    ]
+    if added:
+        rows.put_once("watches", added)
+    rows.changed(
+        "UPDATE watches SET to_ms = ? WHERE source = ? AND from_ms = ? AND to_ms = ?",
+        [
+            (each.to_ms, each.source, each.from_ms, each.was_ms)
+            for each, _ in ready.watched
+            if each.was_ms is not None
+        ],
+    )
 
 
 def _put_checks(rows: Rows, ready: Ready) -> None:

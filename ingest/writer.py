@@ -26,6 +26,7 @@ from ingest.counts import Counts
 from ingest.digest import digest
 from ingest.fold import fold
 from ingest.horizon import sifted
+from ingest.ledger import Stretch
 from ingest.moments import Moments
 from ingest.plan import Plan
 from ingest.reduce import CONNECTED_REASON, SKEW_MS, identity, stamp_of
@@ -62,6 +63,7 @@ class _Batch:
     learned: list[Learned]
     clients: dict[str, Client]
     claims: bool  # it says itself when some of it was learned
+    watched: Sequence[Stretch]  # what goes into the watch ledger with it
     now: int
     mark: Mark  # that the batch before leaves behind
 
@@ -86,7 +88,6 @@ class Writer:
         self._now: int | None = None  # when the running transaction began
         self._writing: tuple[_Folded, Future[bool]] | None = None
         self._forgotten = 0
-        self._forgotten = 0
         self._forget()
 
     def __enter__(self) -> Writer:
@@ -110,10 +111,13 @@ class Writer:
         self._mark: Mark | None = None  # kept in mind where nobody else writes
         self._batch: _Batch | None = None  # the newest; its clients are not forgotten
 
-    def write(self, batch: Items, *, source: str) -> Counts:
-        """Write one batch as one transaction. Idempotent. Raises StoreError with nothing half-written."""
+    def write(self, batch: Items, *, source: str, watched: Sequence[Stretch] = ()) -> Counts:
+        """Write one batch as one transaction, and with it who was watching (ingest/ledger.py). Idempotent.
+
+        Raises StoreError with nothing half-written.
+        """
         with self._all_or_nothing(), _uncollected():
-            return self._write(batch, source)
+            return self._write(batch, source, watched)
 
     def write_all(self, batches: Iterable[Items], *, source: str) -> Iterator[Counts]:
         """Write batches, a transaction each, in their order; gives the counts of each once it is committed.
@@ -145,13 +149,15 @@ class Writer:
         self._now = None
         self._forget()
 
-    def _write(self, items: Items, source: str, *, presume: bool = True) -> Counts:
-        ready = self._fold(self._learn(items, source), presume=presume).ready
+    def _write(
+        self, items: Items, source: str, watched: Sequence[Stretch] = (), *, presume: bool = True
+    ) -> Counts:
+        ready = self._fold(self._learn(items, source, watched), presume=presume).ready
         try:
             wrote = self._put(self.begun(), ready)
         except SessionHeld:
             self._roll_back()
-            return self._write(items, source, presume=False)
+            return self._write(items, source, watched, presume=False)
         self._rows.commit()
         self._now = None
         if not wrote:
@@ -252,7 +258,7 @@ class Writer:
 
     # --- What the batch needs to know -----------------------------------------------------------------------
 
-    def _learn(self, items: Items, source: str) -> _Batch:
+    def _learn(self, items: Items, source: str, watched: Sequence[Stretch] = ()) -> _Batch:
         """Look up what folding a batch will need: interned strings, its clients with the ends of their histories.
 
         In the transaction that is running, which may be that of the batch before, not written yet.
@@ -288,6 +294,7 @@ class Writer:
             learned=learned,
             clients=self._load_clients({each for each in ids if each is not None}),
             claims=bool(claims),
+            watched=watched,
             now=now,
             mark=self._mark,
         )
@@ -401,6 +408,8 @@ class Writer:
             else:
                 assert isinstance(evidence, Observation)
                 asks.setdefault(client_id, []).append(Ask(known_at, claimed_at, evidence))
+        if batch.watched:
+            watched_at, _ = moments.of(None)
         history = StoredHistory(self.begun, plan, self._save_sessions, steps, batch.clients, presume=presume)
         touched = self._fold_clients(batch.clients, steps, asks, history, plan, counts, others)
         rows.sort(key=_by_time)  # the order of the key, so that a page is written once
@@ -426,6 +435,8 @@ class Writer:
         ready.new_sessions, ready.sessions = session_rows(plan.take_sessions(), codes, self._texts)
         self._add_others(ready, others)
         self._add_checks(ready, plan)
+        if batch.watched:
+            ready.watched = [(each, watched_at) for each in batch.watched]
         rejected = [item for item in batch.items if isinstance(item, Rejected)]
         counts.quarantined += len(rejected)
         ready.rejected = [

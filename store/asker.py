@@ -13,7 +13,7 @@ from typing import Any
 
 from store.beginnings import MOST_MOMENTS, Beginnings
 from store.care import NO_CARE, Care, care_of
-from store.certainty import Period, Seen, bounds_of, merged, period_at, periods_of
+from store.certainty import Period, Seen, bounds_of, period_at, periods_of, watched_at
 from store.errors import IndexNotReady
 from store.model import DEFAULT_REALM, LAG_MS
 from store.packing import BLOCK, SLOT_BYTES, slot_ms
@@ -220,7 +220,7 @@ class Asker:
             found = self.rows("watches", known_at=known_at)
             if len(self._watched) >= MOST_MOMENTS:
                 self._watched.clear()
-            self._watched[known_at] = merged([(r[0], r[1]) for r in found]) if found else None
+            self._watched[known_at] = watched_at(((r[0], r[1]) for r in found), known_at) if found else None
         return self._watched[known_at]
 
     def begun(self, at_ms: int, known_at: int) -> bool:

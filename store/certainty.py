@@ -5,11 +5,14 @@ Pure: no I/O, no clock. Holds the rule of what is observed, what is inferred and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from store.model import Certainty, State
+from store.model import MINUTE_MS, Certainty, State
+
+# A path that recorded up to a minute ago is taken to record still; an ingester says so four times in that time.
+WATCH_MS = MINUTE_MS
 
 
 class Seen(NamedTuple):
@@ -119,6 +122,22 @@ def _unproved(
         cursor = end_ms
     if to_ms is None or cursor < to_ms:
         yield Period(cursor, to_ms, seen, Certainty.UNKNOWN)
+
+
+def watched_at(statements: Iterable[tuple[int, int]], known_at: int) -> list[tuple[int, int]]:
+    """Give the instants when some path was recording, as known at a moment; disjoint and ascending.
+
+    `statements` `[from, to)` are those known by then. A running ingester makes the last of its own longer, less than
+    WATCH_MS at a time (ingest/ledger.py): one that reaches to within WATCH_MS of the moment was going on then, and is
+    taken to go on for as long again, whatever became of it later.
+    """
+    return merged(
+        [
+            (from_ms, to_ms if known_at > to_ms + WATCH_MS else known_at + WATCH_MS)
+            for from_ms, to_ms in statements
+            if from_ms < to_ms
+        ]
+    )
 
 
 def merged(intervals: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,0 +1,260 @@
+"""The commands of the ingester that runs for ever: run, and config for the file that it may read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ingest.redact_options import key_file_option, redact_ingest_option, redaction_in
+from store.clock import system_clock
+from store.engine import masked, open_writer, parse_url
+from store.errors import UsageError
+from store.options import described, json_option, store_option
+
+if TYPE_CHECKING:
+    from ingest.settings import Settings
+
+_FOR_EVER_S = float("inf")
+
+
+@click.command(
+    "run",
+    **described(
+        "Take events in as they come, for ever: from SQS queues that AWS IoT rules write to. What was received is"
+        " deleted from its queue once it is committed; killed at any point, nothing is lost and nothing doubled. It"
+        " waits for a PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it in"
+        " seconds. AWS credentials and the Region are found as the AWS CLI finds them.",
+        "thingline run --sqs https://sqs.eu-west-1.amazonaws.com/123456789012/iot-events",
+        "thingline run --config thingline.toml --log-format json",
+        "thingline run --sqs URL --store postgresql://HOST/DB --metrics-port 9464",
+    ),
+)
+@click.option("--config", "config", type=click.Path(path_type=Path), help="Settings in TOML: docs/run.md.")
+@click.option(
+    "--sqs", "queues", multiple=True, metavar="URL", help="A queue to receive from; may be repeated."
+)
+@click.option("--profile", metavar="NAME", help="The AWS profile; default: as the AWS CLI finds it.")
+@click.option("--region", metavar="NAME", help="The AWS Region; default: as the AWS CLI finds it.")
+@click.option(
+    "--metrics-port", type=int, metavar="PORT", help="Serve /metrics, /healthz, /readyz on 127.0.0.1."
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the log is written to standard error.",
+)
+@redact_ingest_option
+@key_file_option
+@store_option
+@click.option("--realm", metavar="NAME", help="The AWS account and Region that names belong to ('default').")
+def run(
+    config: Path | None,
+    queues: tuple[str, ...],
+    profile: str | None,
+    region: str | None,
+    metrics_port: int | None,
+    log_format: str,
+    redacted: tuple[str, ...],
+    key_file: Path | None,
+    url: str | None,
+    realm: str | None,
+) -> int:
+    from ingest.ledger import Ledger
+    from ingest.patience import PatientWriter
+    from ingest.run import Runner
+    from ingest.tally import Tally
+    from store.model import DEFAULT_REALM
+
+    settings = _settings(config, queues, profile, region, metrics_port, url, realm)
+    redact = redaction_in(redacted, key_file)
+    place = parse_url(settings.store)
+    with _logging(log_format) as log, ExitStack() as stack:
+        tally = Tally()
+        sources = _sources(settings, tally)
+        store = stack.enter_context(open_writer(place))
+        runner = Runner(sources, Ledger(store), tally, redact=redact)
+        stack.enter_context(_stopping(runner.stop))
+        writer = stack.enter_context(
+            PatientWriter(
+                store,
+                realm=settings.realm or DEFAULT_REALM,
+                wait_s=_FOR_EVER_S,
+                say=log.warning,
+                pause=runner.pause,
+            )
+        )
+        if settings.metrics is not None:
+            from ingest.metrics import serving
+
+            port = stack.enter_context(serving(settings.metrics.port, tally, runner.inbox, system_clock))
+            log.info("metrics at http://127.0.0.1:%d/metrics", port)
+        log.info("store: %s", masked(place))
+        log.info("receiving from %s", ", ".join(source.name for source in sources))
+        runner.run(writer)
+        written = tally.written
+        log.info(
+            "ended: %d records, %d new, %d duplicates, %d quarantined",
+            written.read,
+            written.stored,
+            written.duplicates,
+            written.quarantined,
+        )
+    return 0
+
+
+def _settings(
+    config: Path | None,
+    queues: tuple[str, ...],
+    profile: str | None,
+    region: str | None,
+    metrics_port: int | None,
+    url: str | None,
+    realm: str | None,
+) -> Settings:
+    """Lay the options over the file. Raises UsageError where nothing is left to receive from."""
+    import msgspec
+
+    from ingest.settings import Metrics, Settings, Sqs, read_settings
+
+    settings = Settings() if config is None else read_settings(config)
+    try:
+        said: dict[str, Any] = {
+            "store": url,
+            "realm": realm,
+            "profile": profile,
+            "region": region,
+            "sqs": tuple(msgspec.convert({"url": each}, Sqs) for each in queues) or None,
+            "metrics": None if metrics_port is None else msgspec.convert({"port": metrics_port}, Metrics),
+        }
+    except msgspec.ValidationError as error:
+        raise UsageError(f"That cannot be run: {error}.") from error
+    settings = msgspec.structs.replace(settings, **{n: v for n, v in said.items() if v is not None})
+    if not settings.has_sources:
+        raise UsageError(
+            "There is nothing to receive from; give --sqs URL, or --config FILE that names sources."
+        )
+    return settings
+
+
+def _sources(settings: Settings, tally: Any) -> list[Any]:
+    """Make the sources. Raises SourceError where one can be seen not to work."""
+    from ingest.aws import Account
+    from ingest.sqs import SqsSource
+
+    account = Account(profile=settings.profile, region=settings.region)
+    queues = [
+        SqsSource(each.url, account=account, tally=tally, receivers=each.receivers) for each in settings.sqs
+    ]
+    for queue in queues:
+        queue.check()
+    return [*queues]
+
+
+@contextmanager
+def _stopping(stop: Any) -> Iterator[None]:
+    """End on SIGTERM and SIGINT; on a second one at once."""
+
+    def begin(number: int, _: object) -> None:
+        stop()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, begin) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _logging(form: str) -> Iterator[logging.Logger]:
+    """Write the log to standard error, a line an entry."""
+    log = logging.getLogger("thingline")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_AsJson() if form == "json" else _AsText("thingline: %(message)s"))
+    before = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield log
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
+
+
+class _AsText(logging.Formatter):
+    """Text without control characters: what AWS says may hold anything."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
+
+
+class _AsJson(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": _iso(int(record.created * 1000)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _iso(ms: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@click.group("config", help="The file that `thingline run --config` reads: docs/run.md.")
+def config_group() -> None:
+    pass
+
+
+@config_group.command(
+    "check",
+    **described(
+        "Read a file of settings, and say what is wrong with it or what it would run.",
+        "thingline config check thingline.toml",
+    ),
+)
+@click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
+@json_option
+def config_check(path: Path, as_json: bool) -> int:
+    import msgspec
+
+    from ingest.settings import read_settings
+
+    settings = read_settings(path)
+    place = masked(parse_url(settings.store))
+    if as_json:
+        click.echo(json.dumps({**msgspec.to_builtins(settings), "store": place}))
+        return 0
+    click.echo(f"store: {place}")
+    for each in settings.sqs:
+        click.echo(f"sqs: {each.url} ({each.receivers} receivers)")
+    if settings.checks is not None:
+        click.echo(f"checks: every thing once in {settings.checks.every}")
+    if settings.metrics is not None:
+        click.echo(f"metrics: 127.0.0.1:{settings.metrics.port}")
+    if not settings.has_sources:
+        raise UsageError(f"{path} names nothing to receive from; add [[sqs]] or [checks].")
+    return 0
+
+
+COMMANDS = (run, config_group)
