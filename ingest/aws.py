@@ -22,6 +22,8 @@ class Trouble(Enum):
     DENIED = "denied"  # a permission is missing
     GONE = "gone"  # what was asked of is not there
     REFUSED = "refused"  # the question itself is wrong: asking again does not help
+    OFF = "off"  # what was asked of is switched off in the account
+    NOT_READY = "not-ready"  # it was just switched on, and is being built
 
 
 _EXPIRED = {
@@ -47,6 +49,7 @@ _THROTTLED = {
     "KmsThrottled",
     "SlowDown",
 }
+_NOT_READY = {"IndexNotReadyException"}
 _GONE = {
     "ResourceNotFoundException",
     "QueueDoesNotExist",
@@ -138,6 +141,7 @@ def _trouble(code: str, status: int) -> Trouble:
         (_EXPIRED, Trouble.CREDENTIALS),
         (_DENIED, Trouble.DENIED),
         (_GONE, Trouble.GONE),
+        (_NOT_READY, Trouble.NOT_READY),
     ):
         if code in codes:
             return trouble

@@ -29,6 +29,7 @@ PURE: dict[str, set[str]] = {
     "store/model.py": set(),
     "store/errors.py": set(),
     "ingest/reduce.py": {"store.model"},
+    "ingest/budget.py": {"store.model"},
     "queries/uptime.py": {"store.model", "store.errors"},
     "queries/times.py": {"store.model", "store.errors"},
 }
