@@ -72,7 +72,7 @@ def read_check(members: dict[str, Any], receipt_ms: int, asked_ms: int | None) -
     (see `check_of`); where it says nothing of a connection, the thing or client that it was asked about.
 
     Raises Unreadable: unknown-shape, no-client-id, no-timestamp, ambiguous-timestamp, future-stamp (against
-    its receipt and against its asking), unstorable-text, too-large.
+    its receipt and against its asking), unstorable-text, too-long, too-large.
     """
     said = _said(members)
     asked = members.get("askedAt")
@@ -215,7 +215,7 @@ def _said(members: dict[str, Any]) -> _Said:
         State.CONNECTED if connected else State.DISCONNECTED,
         named_ms,
         whole,
-        storable(reason) if isinstance(reason, str) and reason else None,
+        storable(reason, "disconnectReason") if isinstance(reason, str) and reason else None,
     )
 
 

@@ -30,7 +30,7 @@ from ingest.refusal import Unreadable, rejected
 from ingest.scan import Found, Scanner
 from ingest.stamps import END_MS, FAR_FUTURE_MS, FIRST_MS
 from ingest.syntax import RECORD_BYTES, parse, unbase64
-from store.model import EVENT_TYPES, Event, Kind, Learned, Observation, Rejected, Watch
+from store.model import EVENT_TYPES, MOST_TEXT_BYTES, Event, Kind, Learned, Observation, Rejected, Watch
 
 __all__ = [
     "FAR_FUTURE_MS",
@@ -153,6 +153,7 @@ def _quick(value: object, raw: bytes, position: int, latest_ms: int) -> Learned 
         type(at_ms) is not int
         or not FIRST_MS <= at_ms <= latest_ms
         or not (version is None or (type(version) is int and 0 <= version < _MOST_VERSION))
+        or len(raw) > MOST_TEXT_BYTES  # one of its texts may be too long; JSON is never shorter than they are
         or _BACKSLASH in raw  # an escaped NUL may be there
     ):
         return None

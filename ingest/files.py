@@ -12,7 +12,7 @@ from ingest.redact import Redaction
 from ingest.writer import Counts
 from store.clock import Clock
 from store.errors import SourceError
-from store.model import Event, Learned, Observation, Rejected
+from store.model import MOST_TEXT_BYTES, Event, Learned, Observation, Rejected
 
 Record = Learned | Rejected
 
@@ -77,6 +77,14 @@ def ingest_file(
 
     fault: str | None = None
     name = "stdin" if path == "-" else path if redact is None else redact.source(path)
+    name = name.encode("utf-8", "surrogateescape").decode(
+        "utf-8", "backslashreplace"
+    )  # any bytes may name a file
+    if len(name.encode()) > MOST_TEXT_BYTES:
+        return (
+            total,
+            f"its path is longer than {MOST_TEXT_BYTES:,} bytes; change to its folder, and name it from there",
+        )
     try:
         source = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115 - closed below
         with source:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.engine import Store, translated
+from store.model import bytes_of
 from store.rows import Rows, Values, rows_of
 
 _PREFIX = "forgotten-"
@@ -104,6 +105,8 @@ def _device(
 ) -> tuple[dict[int, str], dict[int, str]]:
     """Find the thing and the clients of a device, by number."""
     things: dict[int, str] = {}
+    if bytes_of(name) is None:
+        return {}, {}  # nobody is called so; what was refused for that very name is looked for all the same
     of_realm = "JOIN realms r ON r.realm_no = o.realm_no WHERE r.name = ?"
     own = f"SELECT o.client_no, o.client_id FROM clients o {of_realm} AND o.client_id = ?"
     clients: dict[int, str] = {row[0]: row[1] for row in writing.fetch(own, (realm, name))}
@@ -151,7 +154,7 @@ def _checks(writing: Rows, clients: Mapping[int, str], mentions: _Mentions, done
     found = [row for number in clients for row in writing.fetch(f"{columns} WHERE client_no = ?", (number,))]
     others = {
         tuple(row[:4]): row
-        for form in mentions.forms
+        for form in mentions.storable
         for row in writing.fetch(f"{columns} WHERE replace(answer, ?, '') <> answer", (form,))
         if row[0] not in clients and mentions.within(row[4])
     }
@@ -171,7 +174,7 @@ def _observations(writing: Rows, mentions: _Mentions, done: Forgotten) -> None:
     columns = "SELECT at_ms, digest, subject, body FROM observations"
     found = {
         tuple(row[:2]): row
-        for form in mentions.forms
+        for form in mentions.storable
         for row in writing.fetch(f"{columns} WHERE subject = ? OR replace(body, ?, '') <> body", (form, form))
         if row[2] in mentions.instead or mentions.within(row[3])
     }
@@ -237,13 +240,21 @@ class _Mentions:
         forms = {form: new for name, new in instead.items() for form in (name, json.dumps(name)[1:-1])}
         words = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
         self.forms = forms
+        self.storable = [
+            form for form in forms if bytes_of(form) is not None
+        ]  # what a column can be asked for
         self._words = re.compile(rf"(?<![\w:-])(?:{words})(?![\w:-])")
         self._bytes = re.compile(
             rb"(?<![\w:-])(?:"
-            + b"|".join(re.escape(form.encode()) for form in sorted(forms, key=len, reverse=True))
+            + b"|".join(
+                re.escape(form.encode("utf-8", "surrogatepass"))
+                for form in sorted(forms, key=len, reverse=True)
+            )
             + rb")(?![\w:-])"
         )
-        self._encoded = [part for name in instead for part in _in_base64(name.encode())]
+        self._encoded = [
+            part for name in instead for part in _in_base64(name.encode("utf-8", "surrogatepass"))
+        ]
 
     def within(self, text: str) -> bool:
         return self._words.search(text) is not None

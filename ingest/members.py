@@ -14,7 +14,7 @@ from typing import Any
 from ingest.refusal import Unreadable
 from ingest.stamps import FAR_FUTURE_MS, FIRST_MS, stamp_ms
 from ingest.syntax import NESTING, RECORD_BYTES, check_nesting
-from store.model import EVENT_TYPES, Event, Kind, Observation, Watch
+from store.model import EVENT_TYPES, MOST_TEXT_BYTES, Event, Kind, Observation, Watch, bytes_of
 
 # Rules in the wild rename these (FACTS: how events reach a consumer); the first is AWS's own.
 CLIENT_NAMES = ("clientId", "clientID", "ClientId", "client_id", "client_Id", "deviceId", "device_id")
@@ -48,18 +48,18 @@ def canonical(value: Any) -> str:
         raise Unreadable("too-deep", "nested too deep; flatten it") from None
 
 
-def storable(text: str) -> str:
-    """Return `text`, or raise Unreadable where no SQL text can hold it (NUL, half a surrogate pair)."""
-    if "\0" not in text:
-        if text.isascii():
-            return text
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            pass
-        else:
-            return text
-    raise Unreadable("unstorable-text", "a name holds NUL or half a surrogate pair; rename it at its source")
+def storable(text: str, name: str) -> str:
+    """Return the text of member `name`, or raise Unreadable where no store can hold it, or not in an index."""
+    size = bytes_of(text)
+    if size is None:
+        raise Unreadable(
+            "unstorable-text", "a name holds NUL or half a surrogate pair; rename it at its source"
+        )
+    if size > MOST_TEXT_BYTES:
+        raise Unreadable(
+            "too-long", f"{name} is longer than {MOST_TEXT_BYTES:,} bytes; shorten it at its source"
+        )
+    return text
 
 
 def required_stamp_ms(value: object, name: str, receipt_ms: int) -> int:
@@ -102,7 +102,7 @@ def read_event(members: dict[str, Any], kind: Kind, receipt_ms: int) -> Event:
     """Read a lifecycle event that was received at `receipt_ms`.
 
     Raises Unreadable: no-client-id, no-timestamp, ambiguous-timestamp, future-stamp, unstorable-text,
-    too-large.
+    too-long, too-large.
     """
     rest = dict(members)
     client_id = _client_id(members)
@@ -119,7 +119,7 @@ def read_event(members: dict[str, Any], kind: Kind, receipt_ms: int) -> Event:
         nonlocal exact
         value = rest.pop(name, _ABSENT)
         if isinstance(value, of) and value != "":
-            return storable(value) if isinstance(value, str) else value
+            return storable(value, name) if isinstance(value, str) else value
         exact = exact and value is _ABSENT
         return None
 
@@ -167,10 +167,10 @@ def _client_id(members: dict[str, Any]) -> str:
     for name in CLIENT_NAMES:
         value = members.get(name)
         if isinstance(value, str) and value:
-            return storable(value)
+            return storable(value, name)
     topic = _topic(members)
     if topic:
-        return storable(topic[1])
+        return storable(topic[1], "the client id in the topic")
     raise Unreadable("no-client-id", "there is no clientId; let the rule select it")
 
 
@@ -198,7 +198,7 @@ def read_registry(members: dict[str, Any], receipt_ms: int, asked_ms: int | None
     subject = name_of(members, "thingName")
     arn = members.get("thingArn")
     if subject is None and isinstance(arn, str) and (match := THING_ARN.fullmatch(arn)):
-        subject = storable(match[1])
+        subject = storable(match[1], "the thing's name in thingArn")
     return Observation("registry", subject, at_ms, body_of(members))
 
 
@@ -216,9 +216,9 @@ def read_watch(members: dict[str, Any], receipt_ms: int, now_ms: int) -> Watch:
 
 
 def name_of(members: dict[str, Any], name: str) -> str | None:
-    """Give a member that is text and not empty. Raises Unreadable where no SQL text can hold it."""
+    """Give a member that is text and not empty. Raises Unreadable as `storable` does."""
     value = members.get(name)
-    return storable(value) if isinstance(value, str) and value else None
+    return storable(value, name) if isinstance(value, str) and value else None
 
 
 def body_of(members: dict[str, Any]) -> str:

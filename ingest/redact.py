@@ -19,7 +19,7 @@ from typing import Any
 from ingest.encode import to_json
 from ingest.known import Known
 from ingest.mask import IP, PRINCIPAL, REDACTED, Substitute, bearer_of, masked_head, masked_text
-from ingest.members import CLIENT_NAMES, THING_ARN, TOPIC, TOPIC_NAMES, body_of, read_event
+from ingest.members import CLIENT_NAMES, THING_ARN, TOPIC, TOPIC_NAMES, body_of, read_event, storable
 from ingest.refusal import Unreadable, rejected
 from ingest.stamps import END_MS
 from store.errors import UsageError
@@ -148,7 +148,7 @@ class Redaction:
         self._member_of = {text: member for member in ways for text in known.get(member, ())}
         self._known = Known(self._member_of)
         # What else is personal goes from addresses and principals that stay, too.
-        stay = lru_cache(_MOST_REMEMBERED)(self.text)
+        stay = lru_cache(_MOST_REMEMBERED)(self._rest)
         self._ip, self._principal = ways.get(IP, stay), ways.get(PRINCIPAL, stay)
 
     def record(self, record: Learned | Rejected) -> Learned | Rejected:
@@ -168,13 +168,15 @@ class Redaction:
 
     def evidence(self, evidence: Evidence) -> Evidence:
         """Redact one piece of evidence. Raises Unreadable where that makes it larger than a record may be."""
-        if type(evidence) is Event and evidence.extra is None:
-            return self._plain(evidence)
-        if isinstance(evidence, Watch):
-            return evidence._replace(source=self.source(evidence.source))
         try:
+            if type(evidence) is Event and evidence.extra is None:
+                return self._plain(evidence)
+            if isinstance(evidence, Watch):
+                return evidence._replace(source=storable(self.source(evidence.source), "source"))
             return self._redacted(evidence)
-        except Unreadable:  # thousands of hashes in one record, each longer than what it stands for
+        except Unreadable:  # many hashes in one record, each longer than what it stands for
+            if isinstance(evidence, Watch):
+                raise
             ways = {member: way if member == NAME else _dropped for member, way in self._ways.items()}
             return Redaction(ways, self._all_known)._redacted(evidence)
 
@@ -188,6 +190,9 @@ class Redaction:
         if self._rename is not None:
             text = _ACCOUNT.sub(_NO_ACCOUNT, text)
         return masked_text(text, self._ways)
+
+    def _rest(self, text: str) -> str:
+        return storable(self.text(text), "ipAddress or principalIdentifier")
 
     def _plain(self, event: Event) -> Event:
         client_id, kind, at_ms, session_id, version, reason, initiated, principal, ip, thing, _ = event

@@ -15,7 +15,7 @@ from store.beginnings import MOST_MOMENTS, Beginnings
 from store.care import NO_CARE, Care, care_of
 from store.certainty import Period, Seen, bounds_of, period_at, periods_of, watched_at
 from store.errors import IndexNotReady
-from store.model import DEFAULT_REALM, LAG_MS
+from store.model import DEFAULT_REALM, LAG_MS, bytes_of
 from store.packing import BLOCK, SLOT_BYTES, slot_ms
 from store.seeks import PROVED_FROM, REASON, prepared, seen_from
 from store.watermark import NEWEST, watermark
@@ -170,7 +170,8 @@ class Asker:
         if number is None:
             if (statement, name) in self._absent:
                 return None
-            row = self._row(statement, realm=self.realm, name=name)
+            # What no text can hold, nobody is called; PostgreSQL takes the very question for an error.
+            row = None if bytes_of(name) is None else self._row(statement, realm=self.realm, name=name)
             if row is None:
                 if len(self._absent) >= MOST_NAMES:
                     self._absent.clear()

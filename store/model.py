@@ -21,6 +21,22 @@ DUPLICATE_CLIENTID = "DUPLICATE_CLIENTID"
 
 DEFAULT_REALM = "default"
 
+# Of UTF-8, in a name or another text that recurs. An index of PostgreSQL takes 2,704 bytes at most, and refuses
+# what is longer with the whole batch; AWS's own ids are no longer than 128.
+MOST_TEXT_BYTES = 1_024
+
+
+def bytes_of(text: str) -> int | None:
+    """Count the bytes of a text in UTF-8; None where no SQL text can hold it (NUL, half a surrogate pair)."""
+    if "\0" in text:
+        return None
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return None
+
 
 class Kind(IntEnum):
     """What a lifecycle event tells. Only the first two can change a state (FACTS: lifecycle events)."""

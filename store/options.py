@@ -6,6 +6,18 @@ from typing import Any
 
 import click
 
+from store.errors import UsageError
+from store.model import DEFAULT_REALM, MOST_TEXT_BYTES, bytes_of
+
+
+def _realm(context: click.Context, option: click.Parameter, name: str) -> str:
+    """Refuse a realm that no store can hold. Raises UsageError."""
+    size = bytes_of(name)
+    if not size or size > MOST_TEXT_BYTES:
+        raise UsageError(f"--realm is a name of 1 to {MOST_TEXT_BYTES:,} bytes in UTF-8, without NUL.")
+    return name
+
+
 store_option = click.option(
     "--store",
     "url",
@@ -16,7 +28,8 @@ store_option = click.option(
 )
 realm_option = click.option(
     "--realm",
-    default="default",
+    default=DEFAULT_REALM,
+    callback=_realm,
     show_default=True,
     envvar="THINGLINE_REALM",
     help="The AWS account and Region that names belong to, where one store holds several.",

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+import thingline
 from store.engine import masked, open_writer, parse_url
+from store.errors import ResourceNotFound
 from store.schema import metadata
 from tests.builders import T0, connect
 from tests.contract.test_commands import (
@@ -166,6 +168,86 @@ def test_one_bad_file_among_good_ones_is_named_and_the_others_are_taken(
     done = run("ingest", str(folder))
     assert (done.code, complaint(done)) == (4, f"thingline: {folder / '2.ndjson'}: it is empty")
     assert rows(store_url)["evidence"] == 5
+
+
+INDEXED = (
+    "clientId",
+    "sessionIdentifier",
+    "principalIdentifier",
+    "ipAddress",
+    "thingName",
+    "disconnectReason",
+)
+
+
+def test_a_text_that_no_index_takes_costs_its_own_record_only(
+    run: Run, store_url: str, tmp_path: Path, rng: random.Random
+) -> None:
+    """Found where it stopped a batch on PostgreSQL. What is as long as may be is stored, though it does not shrink."""
+
+    def text(size: int) -> str:
+        return "".join(rng.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", k=size))
+
+    def of_size(size: int) -> list[dict[str, object]]:
+        said = {"eventType": "disconnected", "timestamp": T0, "clientId": "c", "sessionIdentifier": "s"}
+        stamp = {"eventType": "THING_EVENT", "timestamp": T0}
+        watch = {"source": text(size), "from": T0, "to": T0 + 1}
+        named = {"thingName": text(size), "connected": False, "timestamp": T0 / 1000}
+        told = {"thingName": "c", "connected": False, "timestamp": T0 / 1000, "disconnectReason": text(size)}
+        return [
+            *({**said, name: text(size)} for name in INDEXED),
+            {**stamp, "thingName": text(size)},
+            {"knownAt": T0, "watch": watch},
+            named,
+            told,
+        ]
+
+    good, bad = of_size(1_024), of_size(1_025)
+    done = run("ingest", ndjson(tmp_path / "mixed.ndjson", [*good[:5], *bad, *good[5:]]), "--json")
+    assert (done.code, done.objects[0]["stored"], done.objects[0]["quarantined"]) == (0, len(good), len(bad))
+    found = run("quarantine", "list", "--json").objects
+    assert [one["reason"] for one in found] == ["too-long"] * len(bad)
+    details = [one["detail"] for one in found]
+    names = [*INDEXED, "thingName", "source", "thingName", "disconnectReason"]
+    assert details == [f"{name} is longer than 1,024 bytes; shorten it at its source" for name in names]
+    assert json.loads(run("quarantine", "show", str(found[0]["id"])).out) == bad[0]
+    held = rows(store_url)
+    assert run("quarantine", "replay").out == f"{len(bad)} tried, 0 read, 0 new pieces of evidence\n"
+    assert rows(store_url) == held
+    exported = run("export", "evidence").out
+    assert len(exported.splitlines()) == 1 + len(good)
+    assert run("db", "check").code == 0
+
+
+def test_the_path_of_a_file_may_hold_any_bytes_but_not_too_many(
+    run: Run, store_url: str, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.ndjson")
+    Path(odd).write_text(lines(range(1))[0])
+    deep = tmp_path.joinpath(*["d" * 200] * 6)
+    deep.mkdir(parents=True)
+    (deep / "events.ndjson").write_text(lines(range(1, 2))[0])
+    done = run("ingest", odd, str(deep))
+    assert (done.code, complaint(done)) == (
+        4,
+        f"thingline: {deep / 'events.ndjson'}: its path is longer than 1,024 bytes; change to its folder, and name"
+        " it from there",
+    )
+    assert rows(store_url)["evidence"] == 1
+    Path(odd).write_text("no evidence\n")
+    assert run("ingest", odd).code == 4
+    (one,) = run("quarantine", "list", "--json").objects
+    assert one["source"] == f"{tmp_path}/\\xff.ndjson"
+
+
+@pytest.mark.parametrize("realm", ["", "a\0", "a\udcff", "é" * 513])
+def test_a_realm_that_no_store_can_hold_is_refused(run: Run, store_url: str, realm: str) -> None:
+    for command in (("ingest", SAMPLE), ("at", "pump-17", AT), ("forget", "pump-17", "--yes")):
+        done = run(*command, "--realm", realm)
+        assert (done.code, complaint(done)) == (
+            2,
+            "thingline: --realm is a name of 1 to 1,024 bytes in UTF-8, without NUL.",
+        )
 
 
 # --- Stores -------------------------------------------------------------------------------------------------
@@ -384,6 +466,31 @@ def test_a_question_that_cannot_be_answered_says_why(
     done = sampled("at", thing, time)
     assert (done.code, done.out) == (code, "")
     assert says in complaint(done)
+
+
+@pytest.mark.parametrize("name", ["a\0", "\0", "a\udcff", "x" * 10_000, "é" * 2_000])
+def test_a_client_that_no_store_can_hold_is_as_unknown_as_any_other(
+    sampled: Run, store_url: str, name: str
+) -> None:
+    for command, code in (
+        (("at", name, AT, "--client"), 5),
+        (("explain", name, AT, "--client"), 5),
+        (("history", name, "--client"), 5),
+        (("history", name, "--client", "--sessions"), 5),
+        (("at", name, AT), 5),
+        (("forget", name, "--client", "--yes"), 0),
+        (("forget", name, "--yes"), 0),
+    ):
+        done = sampled(*command)
+        assert done.code == code, done
+        if code:
+            assert ("was not known" in done.err or "never heard of" in done.err) == ("--client" in command)
+    with thingline.open(store_url) as store:
+        for _ in range(2):
+            with pytest.raises(ResourceNotFound):
+                store.at(name, AT, by_client=True)
+        with pytest.raises(ResourceNotFound):
+            store.sessions(name, by_client=True)
 
 
 def test_a_store_without_evidence_has_no_history_yet(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ingest.decode import FAR_FUTURE_MS, decode_message, decode_stream, recording_line, to_json
-from store.model import Event, Kind, Learned, Observation, Rejected, Watch
+from store.model import MOST_TEXT_BYTES, Event, Kind, Learned, Observation, Rejected, Watch
 from tests.wire import wire
 
 NOW_MS = 1_793_500_000_000  # 2026-11-01
@@ -281,6 +281,28 @@ def test_the_clock_is_asked_again_when_time_has_passed() -> None:
     assert [type(item) for item in decode_stream([late], now=lambda: next(clock))] == [Learned]
 
 
+TEXTS = ("clientId", "sessionIdentifier", "principalIdentifier", "ipAddress", "thingName", "disconnectReason")
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "€", "😀", "\\"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_that_no_index_takes_is_refused_by_its_bytes(name: str, letter: str) -> None:
+    size = len(letter.encode())
+    most = letter * (MOST_TEXT_BYTES // size) + "x" * (MOST_TEXT_BYTES % size)
+    for ascii_only in (False, True):
+        for is_recorded in (False, True):
+
+            def decoded(text: str, *, ascii_only: bool = ascii_only, is_recorded: bool = is_recorded) -> Any:
+                members: Any = event(**{"eventType": "disconnected", name: text})
+                line = {"knownAt": NOW_MS, "event": members} if is_recorded else members
+                (item,) = decode(json.dumps(line, ensure_ascii=ascii_only).encode())
+                return item
+
+            read, refused = decoded(most), decoded(most + "x")
+            assert to_json(read.evidence)[name] == most
+            assert (refused.reason, refused.detail.partition(" ")[0]) == ("too-long", name)
+
+
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
@@ -292,6 +314,13 @@ def test_the_clock_is_asked_again_when_time_has_passed() -> None:
         (event(clientId="a\x00"), "unstorable-text"),
         (event(clientId="a\ud800"), "unstorable-text"),
         (event(thingName="a\x00"), "unstorable-text"),
+        (event(clientId=None, topic="$aws/events/presence/connected/" + "x" * 1_025), "too-long"),
+        ({"eventType": "THING_EVENT", "timestamp": NOW_MS, "thingName": "x" * 1_025}, "too-long"),
+        (
+            {"eventType": "A_EVENT", "timestamp": NOW_MS, "thingArn": "arn:aws:iot:r:1:thing/" + "x" * 1_025},
+            "too-long",
+        ),
+        ({"knownAt": NOW_MS, "watch": {"source": "x" * 1_025, "from": NOW_MS, "to": NOW_MS}}, "too-long"),
         (event(blob="x" * (1 << 20)), "too-large"),
         ({"temperature": 21}, "unknown-shape"),
         ({"thingName": "pump-17", "state": {"reported": {"connected": True}}}, "unknown-shape"),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from ingest.decode import decode_message, decode_stream
-from store.model import Event, Learned, Rejected
+from store.model import MOST_TEXT_BYTES, Event, Learned, Rejected
 from tests.fuzz.invariant import hold_on
 
 NOW_MS = 1_793_500_000_000
@@ -59,6 +59,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "a number beyond a double": (GOOD[:-1] + ',"x":1e999}', "not-json"),
     "half a surrogate pair": (GOOD.replace("good", "\\ud800"), "unstorable-text"),
     "a NUL": (GOOD.replace("good", "a\\u0000"), "unstorable-text"),
+    "a name too long": (GOOD.replace("good", "x" * (MOST_TEXT_BYTES + 1)), "too-long"),
     "a raw NUL": (GOOD.replace("good", "a\0"), "not-json"),
     "NaN": (GOOD[:-1] + ',"x":NaN}', "not-json"),
     "no end": (GOOD[:-1], "not-json"),
@@ -94,7 +95,8 @@ def test_a_neighbour_of_it_is_read(hostile: str) -> None:
 def test_what_is_just_within_a_limit_is_read_in_every_envelope(envelope: str) -> None:
     wide = GOOD[:-1] + f',"x":"{LETTERS[: (1 << 20) - 200]}"' + "}"
     deep = GOOD[:-1] + ',"x":' + "[" * 63 + "]" * 63 + "}"
-    for text in (wide, deep):
+    long = GOOD.replace("good", "x" * MOST_TEXT_BYTES)
+    for text in (wide, deep, long):
         (item,) = decoded(ENVELOPES[envelope](text))
         assert isinstance(item, Learned), item
 

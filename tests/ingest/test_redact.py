@@ -215,6 +215,24 @@ def test_a_record_that_becomes_too_large_all_the_same_is_refused_and_not_lost() 
     assert b"::1" not in refused.head
 
 
+def test_what_would_become_too_long_for_an_index_loses_its_addresses_instead() -> None:
+    """A principal that is kept may be full of addresses, and a hash is longer than what it stands for."""
+    only_ip = redaction({IP: HASH}, key=KEY)
+    principal = " ".join(f"10.0.0.{n}" for n in range(100))
+    event = evidence(connected(principalIdentifier=principal))
+    assert only_ip.record(Learned(event, 7)) == Learned(
+        event._replace(principal=" ".join(["redacted"] * 100)), 7
+    )
+    many = evidence(connected(principalIdentifier=" ".join(["::1"] * 250)))
+    refused = only_ip.record(Learned(many, 7))
+    assert isinstance(refused, Rejected)
+    assert (refused.reason, refused.position) == ("too-long", 7)
+    assert b"::1" not in refused.head
+    watch = only_ip.record(Learned(Watch(principal, NOW_MS, NOW_MS), 7))
+    assert isinstance(watch, Rejected)
+    assert watch.reason == "too-long"
+
+
 # --- What could not be read ---------------------------------------------------------------------------------
 
 BROKEN = json.dumps(connected(**PERSONAL, note=f"at {ADDRESS6}", principal="AROAEXAMPLE:ann"))[:-1]
