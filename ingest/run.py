@@ -28,7 +28,7 @@ log = logging.getLogger("thingline.run")
 
 MOST_RECORDS = 5_000  # a transaction: large enough to be cheap, small enough that nobody waits for a second
 _IDLE_S = 1.0  # how long the writer waits for a delivery before it looks whether the end has come
-_LAST_S = 5  # how long sources may take to finish what was settled
+_LAST_S = 8  # how long sources may take to end, and again to finish what was settled
 
 Items = Sequence[Learned | Rejected]
 
