@@ -75,7 +75,8 @@ class NoAnswer(Exception):
 class Page(NamedTuple):
     """A page of the index, in AWS's order."""
 
-    items: list[Learned | Rejected]
+    names: list[str | None]  # of the things, None where that cannot be read
+    items: list[Learned | Rejected]  # what was said of each
     token: str | None  # of the page after it; None: there is none
 
     @property
@@ -170,7 +171,8 @@ class Iot:
             failure = Failure(Trouble.OFF, "NoConnectivity", "SearchIndex gave things without `connectivity`")
             raise NoAnswer(failure) from None
         receipt_ms = self._clock()
-        return Page([_read(each, receipt_ms) for each in found], following)
+        names = [name if isinstance(name := each.body["thingName"], str) else None for each in found]
+        return Page(names, [_read(each, receipt_ms) for each in found], following)
 
     def _asked(self, api: str, ask: Callable[..., Any], asked: dict[str, Any]) -> dict[str, Any]:
         """Send a call; gives the check that a recording would hold of it."""

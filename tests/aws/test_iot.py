@@ -43,9 +43,9 @@ SAID = {
 
 
 @pytest.fixture
-def asking(iot: IotFake) -> Iot:
+def asking(iot: IotFake, asking_server: Iot) -> Iot:
     iot.state = State(things=list(SAID), truth=lambda thing, now_ms: SAID[thing], clock=lambda: NOW)
-    return Iot(Account(), clock=lambda: NOW, read_s=1)
+    return asking_server
 
 
 def decoded(check: dict[str, Any]) -> list[Any]:
