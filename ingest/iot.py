@@ -79,11 +79,6 @@ class Page(NamedTuple):
     items: list[Learned | Rejected]  # what was said of each
     token: str | None  # of the page after it; None: there is none
 
-    @property
-    def weight(self) -> int:
-        """Give about how many bytes it holds."""
-        return sum(weight(item) for item in self.items)
-
 
 def weight(item: Learned | Rejected) -> int:
     """Give about how many bytes an item holds."""
@@ -93,6 +88,18 @@ def weight(item: Learned | Rejected) -> int:
 def is_thing_name(text: str) -> bool:
     """Tell whether a thing may be called that; AWS follows no client whose id is no such name."""
     return _THING_NAME.fullmatch(text) is not None
+
+
+def check_thing_name(name: str) -> None:
+    """Raise UsageError for what no thing is called."""
+    if not is_thing_name(name):
+        raise UsageError(f"{name!r} is no thing's name; it is 1 to 128 of A-Z a-z 0-9 : _ -.")
+
+
+def check_client_id(client_id: str) -> None:
+    """Raise UsageError for what GetConnection takes for no client's id."""
+    if not 1 <= len(client_id) <= 128 or client_id.startswith("$"):
+        raise UsageError(f"{client_id!r} is no client's id; it has 1 to 128 characters, and no $ first.")
 
 
 class Iot:
@@ -124,8 +131,7 @@ class Iot:
 
     def thing(self, name: str) -> Learned:
         """Ask GetThingConnectivityData about a thing. Raises NoAnswer; UsageError for what no thing is called."""
-        if not is_thing_name(name):
-            raise UsageError(f"{name!r} is no thing's name; it is 1 to 128 of A-Z a-z 0-9 : _ -.")
+        check_thing_name(name)
         ask = self._index.get_thing_connectivity_data
         check = self._asked(GET_THING_CONNECTIVITY_DATA, ask, {"thingName": name})
         answer = check.get("response")
@@ -135,8 +141,7 @@ class Iot:
 
     def connection(self, client_id: str) -> Learned:
         """Ask GetConnection about a client. Raises NoAnswer; UsageError where the SDK is older than the call."""
-        if not 1 <= len(client_id) <= 128 or client_id.startswith("$"):
-            raise UsageError(f"{client_id!r} is no client's id; it has 1 to 128 characters, and no $ first.")
+        check_client_id(client_id)
         if self._plane is None:
             self._plane = self._client("iot-data")
         if not hasattr(self._plane, "get_connection"):

@@ -129,7 +129,7 @@ _STATEMENTS: dict[str, str] = {
         ORDER BY k.asked_ms, c.client_id, k.digest
     """,
     "all_sweeps": """
-        SELECT w.asked_ms, w.first_slot, w.slots FROM sweeps w
+        SELECT w.asked_ms, w.first_slot, w.slots, w.block_no FROM sweeps w
         WHERE w.asked_ms >= :from_ms - 16777216 AND w.asked_ms < :to_ms AND w.known_at <= :known_at
     """,
     "beyond": """

@@ -102,9 +102,10 @@ class World:
             self.deliveries.append(delivery)
             self.counts.add(self._writer.write(delivery.items, source=delivery.source))
 
-    def learn(self, *events: Event) -> None:
+    def learn(self, *batches: list[Event]) -> None:
         with open_writer(self.url) as store, Writer(store, clock=lambda: self.now_ms) as writer:
-            writer.write([Learned(event, 0) for event in events], source="test")
+            for events in batches:
+                writer.write([Learned(event, 0) for event in events], source="test")
 
     def asked(self, api: str | None = None) -> dict[str, list[int]]:
         """Tell when each thing was asked about, by what was delivered."""
@@ -173,7 +174,7 @@ def test_a_fleet_known_by_checks_alone_is_known_truly_at_each_asking(
         assert moments[0] - begun_ms < 10_000
         assert max(later - earlier for earlier, later in pairwise(moments)) <= EVERY_MS
     assert {delivery.source for delivery in world.deliveries} == {"checks"}
-    assert max(len(delivery.items) for delivery in world.deliveries) == 100
+    assert [len(delivery.items) for delivery in world.deliveries[:2]] == [100, 30]
     assert world.counts.quarantined == 0
     assert world.said == []
 
@@ -197,6 +198,7 @@ def test_what_goes_wrong_on_the_way_invents_nothing_and_is_told_and_over(
         Fault(body=b'{"things": [{"thingName": "stable-00001"}]}'),
     ]
     account.fault_of = lambda api: rng.choice(faults) if rng.random() < 0.25 else None
+    world.iot.fail(SEARCH, rng.choice(faults))
     poller = world.poller()
     world.live(poller, 65 * MINUTE)
     asked = world.asked()
@@ -257,7 +259,7 @@ def test_things_that_the_sweeps_do_not_reach_are_asked_about_one_by_one_within_t
     """SearchIndex is refused from the start; the fleet is known from the events in the store."""
     things = names(60)
     world.account(things, always_on).fault_of = lambda api: DENIED if api == SEARCH else None
-    world.learn(*(connect(NOON - 60 * MINUTE, session=each, version=1, client_id=each) for each in things))
+    world.learn([connect(NOON - 60 * MINUTE, session=each, version=1, client_id=each) for each in things])
     world.live(world.poller(every_ms=5 * MINUTE), 16 * MINUTE)
     asked = world.asked(GET_THING)
     assert asked.keys() == set(things)
@@ -275,7 +277,7 @@ def test_things_that_the_sweeps_do_not_reach_are_asked_about_one_by_one_within_t
 def test_an_index_that_is_not_there_yet_is_waited_for(world: World, index: str, advice: str) -> None:
     account = world.account(names(3), always_on)
     account.index = index
-    world.learn(connect(NOON - 1, session="a", version=1, client_id="thing-001"))
+    world.learn([connect(NOON - 1, session="a", version=1, client_id="thing-001")])
     world.at(20 * MINUTE, lambda: setattr(account, "index", "ACTIVE"))
     world.live(world.poller(), 18 * MINUTE)
     assert world.deliveries == []
@@ -318,7 +320,7 @@ def test_a_thing_that_was_deleted_is_asked_for_once_more_and_that_is_kept(world:
 def test_what_contradicts_the_store_is_asked_about_again_and_then_less_and_less(world: World) -> None:
     """An event was lost: the sweep teaches it, and the thing is looked at more often for a while."""
     world.account(names(20), always_on)
-    world.learn(*(connect(NOON - 60 * MINUTE, session=each, version=1, client_id=each) for each in names(20)))
+    world.learn([connect(NOON - 60 * MINUTE, session=each, version=1, client_id=each) for each in names(20)])
     lost = Said(False, NOON - 5 * MINUTE, "CONNECTION_LOST")
     world.iot.state.truth = lambda thing, now_ms: lost if thing == "thing-007" else always_on(thing, now_ms)
     world.live(world.poller(), 90 * MINUTE)
@@ -332,7 +334,7 @@ def test_what_contradicts_the_store_is_asked_about_again_and_then_less_and_less(
 def test_a_client_that_is_no_thing_is_asked_about_now_and_then_only(world: World) -> None:
     world.account(names(2), always_on)
     failed = connect(NOON - MINUTE, client_id="gateway")
-    world.learn(failed._replace(kind=failed.kind.CONNECT_FAILED), connect(NOON, client_id="no/thing"))
+    world.learn([failed._replace(kind=failed.kind.CONNECT_FAILED), connect(NOON, client_id="no/thing")])
     world.live(world.poller(), 120 * MINUTE)
     asked = world.asked(GET_THING)
     assert asked.keys() == {"gateway"}
@@ -369,6 +371,40 @@ def test_a_restart_begins_with_a_sweep_and_an_answer_that_repeats_costs_no_row(w
     world.assert_true(always_on, world.asked())
     with open_reader(world.url) as store, store.reading() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM checks").scalar() == 300
+
+
+def test_what_repeats_is_committed_together_however_the_index_lies_across_the_store(
+    world: World, rng: random.Random
+) -> None:
+    """Page by page, each page would have a row in each block of clients."""
+    things = names(600)
+    world.account(things, always_on)
+    events = [connect(NOON - 60 * MINUTE, session=each, version=1, client_id=each) for each in things]
+    rng.shuffle(events)
+    world.learn(*(events[first : first + 20] for first in range(0, 600, 20)))
+    poller = world.poller(every_ms=2 * MINUTE)
+    world.live(poller, 9 * MINUTE)
+    assert poller.progress.sweeps >= 4
+    with open_reader(world.url) as store, store.reading() as connection:
+        rows = connection.exec_driver_sql("SELECT count(*), sum(length(slots)) FROM sweeps").one()
+    again = poller.progress.sweeps - 1
+    assert rows == (3 * again, 3 * 600 * again)
+
+
+def test_what_repeats_is_not_held_for_long_nor_lost_when_it_ends(world: World) -> None:
+    account = world.account(names(150), always_on)
+    poller = world.poller()
+    world.live(poller, 2 * MINUTE)
+    poller.sweep_soon()
+    account.fault_of = lambda api: INTERNAL if len(world.calls(SEARCH)) > 3 else None
+    world.live(poller, 4 * MINUTE)
+    assert world.counts.repeated == 100  # handed over at the end
+    poller.sweep_soon()
+    world.live(poller, 6 * MINUTE)
+    assert poller.progress.sweeps == 1
+    account.fault_of = lambda api: None
+    world.live(poller, 6 * MINUTE)
+    assert world.counts.repeated >= 150
 
 
 def test_it_ends_when_it_is_told_to_and_when_nobody_takes_what_it_delivers(
