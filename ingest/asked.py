@@ -44,28 +44,45 @@ class Told:
         self._as_json = as_json
         self._shown = sys.stderr.isatty()
 
-    def compare(self, asker: Asker, items: list[Learned | Rejected]) -> None:
-        """Compare what AWS said with what the store would have said, before it learns of it."""
+    def compare(
+        self, asker: Asker, items: list[Learned | Rejected]
+    ) -> tuple[list[Learned | Rejected], list[Learned | Rejected]]:
+        """Compare what AWS said with what the store would have said, before it learns of it.
+
+        Gives the answers that agree, and all else.
+        """
         sums = self.sums
+        agreed: list[Learned | Rejected] = []
+        others: list[Learned | Rejected] = []
         with asker.snapshot() as mark:
             for item in items:
                 sums.asked += 1
-                if isinstance(item, Rejected) or not isinstance(item.evidence, Observation):
-                    sums.unreadable += 1
-                    continue
-                said = check_of(item.evidence)
-                if said is None:
-                    sums.missing += 1
-                    self._line(item.evidence.subject or "", None, None, None)
-                    continue
-                client_no = asker.client_named(said.client_id)
-                outcome, ours = agreement(asker, client_no, said, mark)
-                agreed = outcome is Outcome.SAME
-                sums.agreed += agreed
-                sums.unheard += outcome is Outcome.UNKNOWN
-                sums.differed += not agreed and outcome is not Outcome.UNKNOWN
-                if self._listed or not (agreed or outcome is Outcome.UNKNOWN):
-                    self._line(said.client_id, said, outcome.value, ours)
+                outcome = self._compared(asker, item, mark)
+                (agreed if outcome is Outcome.SAME else others).append(item)
+        sums.agreed += len(agreed)
+        if self._shown:
+            of = f" of {self._total:,}" if self._total else ""
+            click.echo(f"\r{sums.asked:,}{of} things asked\x1b[K", nl=False, err=True)
+        return agreed, others
+
+    def _compared(self, asker: Asker, item: Learned | Rejected, known_at: int) -> Outcome | None:
+        """Compare one answer, and tell of it; None where it says nothing of a connection."""
+        sums = self.sums
+        if isinstance(item, Rejected) or not isinstance(item.evidence, Observation):
+            sums.unreadable += 1
+            return None
+        said = check_of(item.evidence)
+        if said is None:
+            sums.missing += 1
+            self._line(item.evidence.subject or "", None, None, None)
+            return None
+        outcome, ours = agreement(asker, asker.client_named(said.client_id), said, known_at)
+        sums.unheard += outcome is Outcome.UNKNOWN
+        differs = outcome not in (Outcome.SAME, Outcome.UNKNOWN)
+        sums.differed += differs
+        if self._listed or differs:
+            self._line(said.client_id, said, outcome.value, ours)
+        return outcome
 
     def _line(self, name: str, said: Check | None, outcome: str | None, ours: Seen | None) -> None:
         self._clear()
@@ -75,9 +92,6 @@ class Told:
         """Add what the store made of it."""
         self.sums.stored += counts.stored
         self.sums.repeated += counts.repeated
-        if self._shown:
-            of = f" of {self._total:,}" if self._total else ""
-            click.echo(f"\r{self.sums.asked:,}{of} things asked\x1b[K", nl=False, err=True)
 
     def say(self, text: str) -> None:
         """Tell a person something meanwhile."""

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 SOURCE = "checks"  # as the poller's: both ask the same
-_TOGETHER = 100  # answers a transaction
+_TOGETHER = 100  # answers that are compared and written at once
+# ... of which those that agree wait for more of their kind: see ingest/poller.py.
+_HELD = 50_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 profile_option = click.option("--profile", metavar="NAME", help="The AWS profile, as for the AWS CLI.")
@@ -93,13 +95,27 @@ def check(
         open_reader(place) as readable,
     ):
         asking.say = told.say
+        held: list[Learned | Rejected] = []
+        failure: SourceError | None = None
         try:
             for items in answers:
                 with readable.detached() as driver:
-                    told.compare(Asker(driver, is_sqlite=store.is_sqlite, realm=realm), items)
-                told.wrote(writer.write(items, source=SOURCE))
-        finally:  # what was learned before a failure stays learned, and is told
-            told.end(masked(place))
+                    agreed, others = told.compare(
+                        Asker(driver, is_sqlite=store.is_sqlite, realm=realm), items
+                    )
+                if others:
+                    told.wrote(writer.write(others, source=SOURCE))
+                held += agreed
+                if len(held) >= _HELD:
+                    told.wrote(writer.write(held, source=SOURCE))
+                    held = []
+        except SourceError as error:  # what was learned before it stays learned, and is told
+            failure = error
+        if held:
+            told.wrote(writer.write(held, source=SOURCE))
+    told.end(masked(place))
+    if failure is not None:
+        raise failure
     return 0
 
 
