@@ -96,6 +96,10 @@ _STATEMENTS: dict[str, str] = {
     "all_clients": """
         SELECT c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no WHERE r.name = :realm
     """,
+    "numbered_clients": """
+        SELECT c.client_no, c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
+        WHERE r.name = :realm
+    """,
     # Clients that no event binds to a thing: these speak for the thing of their own name.
     "own_names": """
         SELECT c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
