@@ -63,6 +63,8 @@ class NoAnswer(Exception):
 
     def __init__(self, failure: Failure) -> None:
         advice = _ADVICE.get(failure.trouble)
+        if failure.trouble is Trouble.CREDENTIALS and "`" in failure.message:
+            advice = None  # for it says what to do already
         super().__init__(f"{failure.message.rstrip('.')}{f'; {advice}' if advice else ''}.")
         self.failure = failure
 

@@ -7,7 +7,7 @@ store is unsure of, and those that the sweeps did not reach in time. With both c
 more slowly; each says once what is wrong, and once that it is over.
 
 What a sweep brings is delivered page by page; but answers that say what AWS had said before are held until the sweep
-ends, for 5 minutes and 32 MiB at most. Committed together they cost 3 bytes each, page by page up to 114: a page of the
+ends, for 5 minutes and 32 MiB of JSON (80 MB of memory) at most. Committed together they cost 3 bytes each, page by page up to 114: a page of the
 index is scattered over the clients of the store.
 
 What it keeps in mind is when AWS was asked last about each thing and what it said, about 300 bytes a thing; a restart
@@ -42,7 +42,7 @@ LOOKS = 20  # a period: a hundred thousand clients
 MOST_DOUBTFUL = 10_000  # kept in mind; the others are found again when their turn comes
 MOST_ABSENT = 100_000
 PICKED = 100  # single things, before the choice is made anew
-REPEATS_BYTES = 32 << 20  # held at most of what says what was said before; about 100,000 answers
+REPEATS_BYTES = 32 << 20  # held at most of what says what was said before; some 150,000 short answers
 REPEATS_HELD_MS = 5 * MINUTE_MS
 HELD_MS = 500  # answers about single things wait so long for company
 _FIRST_PAUSE_MS, _LONGEST_PAUSE_MS, _LONGEST_THROTTLED_MS = SECOND_MS, 5 * MINUTE_MS, 30 * SECOND_MS

@@ -157,7 +157,9 @@ def test_trouble_that_somebody_has_to_mend_ends_it_at_once(
     assert said.out.splitlines()[-1].startswith("1 asked: 1 agreed")
     iot.state.index = "OFF"
     assert thingline.main(["check", "--store", three]) == 4
-    assert TURN_ON in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert TURN_ON in said.err
+    assert said.out == ""
     with open_history(three) as history:
         assert [one.client_id for one in history.fidelity()] == ["right"]
         assert history.at("wrong", system_clock() - 1).connected is True
