@@ -7,8 +7,8 @@ store is unsure of, and those that the sweeps did not reach in time. With both c
 more slowly; each says once what is wrong, and once that it is over.
 
 What a sweep brings is delivered page by page; but answers that say what AWS had said before are held until the sweep
-ends, for 5 minutes and 32 MiB of JSON (80 MB of memory) at most. Committed together they cost 3 bytes each, page by page up to 114: a page of the
-index is scattered over the clients of the store.
+ends, for 5 minutes and 32 MiB of JSON (80 MB of memory) at most. Committed together they cost 3 bytes each, page by
+page up to 114: a page of the index is scattered over the clients of the store.
 
 What it keeps in mind is when AWS was asked last about each thing and what it said, about 300 bytes a thing; a restart
 begins with a sweep. Of the store it reads a slice of clients at a time (store/doubt.py), going round the fleet once a
@@ -116,6 +116,7 @@ class Poller:
             raise ValueError("a period is a second at least")
         self._iot = iot
         self._every_ms = every_ms
+        self._look_every_ms = max(_NAP_MS, every_ms // LOOKS)
         self._look = look
         self.budget = Budget() if budget is None else budget
         self._clock = clock
@@ -173,9 +174,12 @@ class Poller:
     def _sweep_ready_ms(self, now_ms: int) -> int:
         if self._sweep is None and not self._wanted.is_set():
             last = self.progress.last_sweep
-            due_ms = now_ms if last is None else next_sweep_ms(last.begun_ms, last.ended_ms, self._every_ms)
-            if due_ms > now_ms:
-                return due_ms
+            if (
+                last is not None and now_ms >= last.ended_ms
+            ):  # else the clock was set back: nothing is known of when
+                due_ms = next_sweep_ms(last.begun_ms, last.ended_ms, self._every_ms)
+                if due_ms > now_ms:
+                    return due_ms
         return self._ready_ms(SEARCH_INDEX, now_ms)
 
     def _ask_page(self, inbox: Inbox, now_ms: int) -> bool:
@@ -227,7 +231,7 @@ class Poller:
     # --- Single things --------------------------------------------------------------------------------------
 
     def _single_ready_ms(self, now_ms: int) -> int:
-        if not self._picked and now_ms < self._next_choice_ms:
+        if not self._picked and now_ms < self._next_choice_ms <= now_ms + self._look_every_ms:
             return self._next_choice_ms
         return self._ready_ms(GET_THING_CONNECTIVITY_DATA, now_ms)
 
@@ -260,13 +264,12 @@ class Poller:
     def _choose(self, now_ms: int) -> None:
         """Choose the next things, having looked into the store where it is time for that."""
         sweeping = SEARCH_INDEX not in self.progress.troubles
-        pause_ms = max(_NAP_MS, self._every_ms // LOOKS)
         if self.progress.sweeps == 0 and sweeping:
             self._next_choice_ms = now_ms + _NAP_MS  # the first sweep is about to ask about them all
             return
-        if now_ms >= self._next_look_ms:
+        if not now_ms < self._next_look_ms <= now_ms + self._look_every_ms:
             self._look_into_store(now_ms)
-            self._next_look_ms = now_ms + pause_ms
+            self._next_look_ms = now_ms + self._look_every_ms
         picked = chosen(
             self._doubtful.values(),
             self._asked,
@@ -277,7 +280,7 @@ class Poller:
             most=PICKED,
         )
         self._picked.extend(picked)
-        self._next_choice_ms = now_ms + (0 if len(picked) == PICKED else pause_ms)
+        self._next_choice_ms = now_ms + (0 if len(picked) == PICKED else self._look_every_ms)
 
     def _look_into_store(self, now_ms: int) -> None:
         """Find the doubtful among the next clients of the store."""
@@ -343,8 +346,8 @@ class Poller:
             spent = self.budget.spent_today(api, now_ms)
             self._say(f"checks: the day's {spent:,} calls of {api} are used up; it goes on at 00:00 UTC.")
         # A clock that was set back does not make a pause longer.
-        paused_ms = min(line.not_before_ms, now_ms + line.pause_ms)
-        return max(paused_ms, now_ms + self.budget.wait_ms(api, now_ms))
+        line.not_before_ms = min(line.not_before_ms, now_ms + line.pause_ms)
+        return max(line.not_before_ms, now_ms + self.budget.wait_ms(api, now_ms))
 
     def _count(self, api: str, now_ms: int) -> None:
         self._last_api = api

@@ -374,6 +374,17 @@ def test_a_restart_begins_with_a_sweep_and_an_answer_that_repeats_costs_no_row(w
         assert connection.exec_driver_sql("SELECT count(*) FROM checks").scalar() == 300
 
 
+def test_a_clock_that_is_set_back_stops_neither_sweeps_nor_choices(world: World) -> None:
+    world.account(names(3), always_on)
+    failed = connect(NOON - MINUTE, client_id="gateway")
+    poller = world.poller()
+    world.at(5 * MINUTE, lambda: setattr(world, "now_ms", world.now_ms - 45 * MINUTE))
+    world.learn([failed._replace(kind=failed.kind.CONNECT_FAILED)])
+    world.live(poller, 10 * MINUTE)  # by the clock; 55 minutes in all
+    assert poller.progress.sweeps >= 5
+    assert len(world.asked()["gateway"]) >= 2
+
+
 def test_what_repeats_is_committed_together_however_the_index_lies_across_the_store(
     world: World, rng: random.Random
 ) -> None:
