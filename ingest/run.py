@@ -54,12 +54,14 @@ class Runner:
         *,
         clock: Clock = system_clock,
         redact: Redaction | None = None,
+        on_gap: Callable[[], None] = lambda: None,
     ) -> None:
         self._sources = sources
         self._ledger = ledger
         self._tally = tally
         self._clock = clock
         self._redact = redact
+        self._on_gap = on_gap  # told when a path records again after it had not
         self.inbox = Inbox()
         self.stopping = threading.Event()
         self._failure: SourceError | None = None
@@ -131,6 +133,8 @@ class Runner:
             watched = self._ledger.plan(said)
             if items or watched:
                 counts = writer.write(items, source=source, watched=watched)
+                if self._ledger.gaps(watched):
+                    self._on_gap()
                 self._ledger.wrote(watched)
                 self._tally.wrote(source, counts, self._clock(), _newest_ms(items))
             for each in deliveries:

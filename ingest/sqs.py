@@ -70,6 +70,7 @@ class SqsSource:
         self._failing = threading.Event()
         self._ended = threading.Event()
         self._unbroken_ms: int | None = None
+        tally.begins(self.name)
 
     def check(self) -> None:
         """Ask for the queue's attributes. Raises SourceError where it is not there or not ours to read."""
@@ -156,7 +157,7 @@ class SqsSource:
             since_ms = min(since_ms, sent_ms)
             weight += len(body)
             items += decode_message(body, now=self._clock, position=sent_ms)
-        self._tally.received(self.name, len(messages), weight)
+        self._tally.received(self.name, len(messages), weight, now_ms)
         watched = Watched(since_ms, now_ms, self._unbroken_ms)
         settle: Callable[[], None] = _nothing
         if messages:
