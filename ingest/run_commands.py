@@ -23,6 +23,7 @@ from store.options import described, json_option, store_option
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
+    from ingest.inbox import Source
     from ingest.poller import Poller
     from ingest.settings import Settings
     from ingest.sqs import SqsSource
@@ -34,9 +35,9 @@ _FOR_EVER_S = float("inf")
 @click.command(
     "run",
     **described(
-        "Take events in as they come, for ever: from SQS queues that AWS IoT rules write to; and ask AWS's API about the"
-        " fleet meanwhile, which finds what events were lost (docs/checks.md). What was received is deleted from its"
-        " queue once it is committed; killed at any point, nothing is lost and nothing doubled. It waits for a"
+        "Take events in as they come, for ever: from SQS queues that AWS IoT rules write to; and ask AWS's API about"
+        " the fleet meanwhile, which finds what events were lost (docs/checks.md). What was received is deleted from"
+        " its queue once it is committed; killed at any point, nothing is lost and nothing doubled. It waits for a"
         " PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it in seconds. AWS"
         " credentials and the Region are found as the AWS CLI finds them.",
         "thingline run --sqs https://sqs.eu-west-1.amazonaws.com/123456789012/iot-events --check-every 15m",
@@ -92,7 +93,7 @@ def run(
     with _logging(log_format) as log, ExitStack() as stack:
         tally = Tally()
         queues_of, poller = _queues(settings, tally), _poller(settings, place, log.warning)
-        sources = [*queues_of, *([] if poller is None else [poller])]
+        sources: list[Source] = [*queues_of, *([] if poller is None else [poller])]
         store = stack.enter_context(open_writer(place))
         on_gap = _nothing if poller is None else poller.sweep_soon
         runner = Runner(sources, Ledger(store), tally, redact=redact, on_gap=on_gap)
