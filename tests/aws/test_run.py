@@ -31,11 +31,13 @@ from store.errors import ResourceNotFound
 from tests.aws.iot_fake import Fault, IotFake, truth_of
 from tests.aws.iot_fake import State as Account
 from tests.aws.sqs_fake import AWAY, DENIED, EXPIRED, Queue, SqsFake, serving_queues
+from tests.conftest import Server
 from tests.contents import beliefs, connected
 from tests.contract.test_crash import NewUrl, new_url
+from tests.contract.test_patience import stoppable, url_there
 from tests.processes import HOME, finish, run, start
 
-__all__ = ["new_url"]  # a fixture
+__all__ = ["new_url", "stoppable", "url_there"]  # fixtures
 
 WAIT_S = 60
 
@@ -350,6 +352,33 @@ def test_four_ingesters_on_one_store_are_as_one(
     logs = [end(process) for process in processes]
     assert [code for code, _ in logs] == [0] * 4, logs
     assert held(postgres_store_url) == expected(f"sqlite:///{tmp_path / 'one.db'}", bodies, tmp_path)
+
+
+def test_a_store_that_goes_away_is_waited_for_and_nothing_is_deleted_meanwhile(
+    sqs: SqsFake, stoppable: Server, url_there: str, tmp_path: Path, rng: random.Random
+) -> None:
+    bodies = fleet(900, seed=4)
+    sqs.queues["events"] = queue = Queue(rng)
+    queue.fill(bodies[:100])
+    process = begin(sqs, url_there)
+    until(lambda: queue.left == 0, "the first are in", process=process)
+    stoppable.stop("immediate")
+    deleted = queue.deleted
+    queue.fill(bodies[100:])
+    until(lambda: queue.received >= 400, "it receives on", process=process)
+    time.sleep(1)
+    assert (process.poll(), queue.deleted) == (None, deleted)
+    stoppable.start()
+    until(lambda: queue.left == 0, "the rest is in", process=process)
+    stoppable.stop("immediate")
+    queue.fill(bodies[:5])
+    until(lambda: queue.received >= len(bodies) + 5, "it waits again", process=process)
+    code, log = end(process)
+    assert code == 0, log
+    assert log.count("It answers again") == 1, log
+    assert "the store is away" in log
+    stoppable.start()
+    assert held(url_there) == expected(f"sqlite:///{tmp_path / 'one.db'}", bodies, tmp_path)
 
 
 def test_settings_come_from_a_file_and_are_checked(tmp_path: Path) -> None:
