@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from ingest.inbox import Source
+    from ingest.kinesis import KinesisSource
     from ingest.poller import Poller
     from ingest.settings import Settings
     from ingest.sqs import SqsSource
     from ingest.tally import Tally
+    from store.engine import Store
 
 _FOR_EVER_S = float("inf")
 
@@ -71,6 +73,7 @@ _FOR_EVER_S = float("inf")
 def run(
     config: Path | None,
     queues: tuple[str, ...],
+    streams: tuple[str, ...],
     check_every: str | None,
     profile: str | None,
     region: str | None,
@@ -87,14 +90,16 @@ def run(
     from ingest.tally import Tally
     from store.model import DEFAULT_REALM
 
-    settings = _settings(config, queues, check_every, profile, region, metrics_port, url, realm)
+    settings = _settings(config, queues, streams, check_every, profile, region, metrics_port, url, realm)
     redact = redaction_in(redacted, key_file)
     place = parse_url(settings.store)
     with _logging(log_format) as log, ExitStack() as stack:
         tally = Tally()
-        queues_of, poller = _queues(settings, tally), _poller(settings, place, log.warning)
-        sources: list[Source] = [*queues_of, *([] if poller is None else [poller])]
+        received, poller = _queues(settings, tally), _poller(settings, place, log.warning)
         store = stack.enter_context(open_writer(place))
+        sources: list[Source] = [*received, *_streams(settings, tally, store)]
+        if poller is not None:
+            sources.append(poller)
         on_gap = _nothing if poller is None else poller.sweep_soon
         runner = Runner(sources, Ledger(store), tally, redact=redact, on_gap=on_gap)
         stack.enter_context(_stopping(runner.stop))
@@ -131,6 +136,7 @@ def run(
 def _settings(
     config: Path | None,
     queues: tuple[str, ...],
+    streams: tuple[str, ...],
     check_every: str | None,
     profile: str | None,
     region: str | None,
@@ -141,7 +147,7 @@ def _settings(
     """Lay the options over the file. Raises UsageError where nothing is left to receive from."""
     import msgspec
 
-    from ingest.settings import Checks, Metrics, Settings, Sqs, read_settings
+    from ingest.settings import Checks, Kinesis, Metrics, Settings, Sqs, read_settings
 
     settings = Settings() if config is None else read_settings(config)
     try:
@@ -151,6 +157,7 @@ def _settings(
             "profile": profile,
             "region": region,
             "sqs": tuple(msgspec.convert({"url": each}, Sqs) for each in queues) or None,
+            "kinesis": tuple(msgspec.convert({"stream": each}, Kinesis) for each in streams) or None,
             "checks": None if check_every is None else msgspec.convert({"every": check_every}, Checks),
             "metrics": None if metrics_port is None else msgspec.convert({"port": metrics_port}, Metrics),
         }
@@ -159,7 +166,7 @@ def _settings(
     settings = msgspec.structs.replace(settings, **{n: v for n, v in said.items() if v is not None})
     if not settings.has_sources:
         raise UsageError(
-            "There is nothing to receive from; give --sqs URL or --check-every, or --config FILE."
+            "There is nothing to receive from; give --sqs URL, --kinesis STREAM or --check-every, or --config FILE."
         )
     return settings
 
@@ -176,6 +183,29 @@ def _queues(settings: Settings, tally: Tally) -> list[SqsSource]:
     for queue in queues:
         queue.check()
     return queues
+
+
+def _streams(settings: Settings, tally: Tally, store: Store) -> list[KinesisSource]:
+    """Make the streams' sources. Raises SourceError where one can be seen not to work."""
+    if not settings.kinesis:
+        return []
+    from ingest.aws import Account
+    from ingest.kinesis import KinesisSource
+
+    account = Account(profile=settings.profile, region=settings.region)
+    streams = [
+        KinesisSource(
+            each.stream,
+            account=account,
+            tally=tally,
+            store=store,
+            start=int(each.start) if each.start.isdecimal() else each.start,
+        )
+        for each in settings.kinesis
+    ]
+    for stream in streams:
+        stream.check()
+    return streams
 
 
 def _poller(settings: Settings, place: URL, say: Callable[[str], None]) -> Poller | None:
@@ -288,6 +318,8 @@ def config_check(path: Path, as_json: bool) -> int:
     click.echo(f"store: {place}")
     for each in settings.sqs:
         click.echo(f"sqs: {each.url} ({each.receivers} receivers)")
+    for stream in settings.kinesis:
+        click.echo(f"kinesis: {stream.stream} (from {stream.start}, where it was never read)")
     if settings.checks is not None:
         click.echo(f"checks: every thing once in {settings.checks.every}")
     if settings.metrics is not None:
