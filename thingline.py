@@ -86,10 +86,12 @@ def command_line() -> Any:
 
     from ingest.care_commands import COMMANDS as CARING
     from ingest.care_commands import LOOKING_AFTER
+    from ingest.check_commands import COMMANDS as CHECKING
     from ingest.commands import COMMANDS as INGESTING
     from ingest.run_commands import COMMANDS as RUNNING
     from ingest.simulate_commands import COMMANDS as SIMULATING
     from queries.commands import COMMANDS as ASKING
+    from queries.coverage_command import COMMANDS as COVERING
 
     group = click.Group(
         help=(
@@ -102,7 +104,16 @@ def command_line() -> Any:
         context_settings={"auto_envvar_prefix": "THINGLINE", "help_option_names": ["--help"]},
     )
     group = click.version_option(__version__, prog_name="thingline")(group)
-    for command in (*INGESTING, *RUNNING, *ASKING, *SIMULATING, *CARING, selftest_command()):
+    for command in (
+        *INGESTING,
+        *RUNNING,
+        *CHECKING,
+        *ASKING,
+        *COVERING,
+        *SIMULATING,
+        *CARING,
+        selftest_command(),
+    ):
         group.add_command(command)
     for command in LOOKING_AFTER:
         group.commands["db"].add_command(command)  # type: ignore[attr-defined]

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from ingest.clientwise import CheckRow, EventRow, Held, Values
 from ingest.rebuild import AS_THEY_ARE, Derived, derive
-from ingest.reduce import SKEW_MS
+from ingest.reduce import SKEW_MS, group
 from store.care import Care
 from store.checks import Kept
-from store.model import HOUR_MS, Kind, State
-from store.packing import pack_id
+from store.model import HOUR_MS, Kind, Session, State
+from store.packing import pack_id, session_from
 
 # Late events reach back to neighbours: kept are all within a day, this many sessions before that, and three
 # connects among them. A writer keeps 64 sessions of a client in mind at most (ingest/fold.py: twice STRAY_TAIL).
@@ -144,28 +144,40 @@ def _events(held: Held, care: Care, since_ms: int) -> list[EventRow]:
         row[1] for row in held.sessions if row[4] is None or max(row[3] or row[4], row[4]) >= since_ms
     }
     binding = _binding(held.events, care)
-    # What bears no session id joins the latest connect of its version, however long ago that was (rule 2).
-    latest: dict[int, int] = {}
-    if held.has_strays:
-        begun = [row for row in held.sessions if row[2] is not None and row[3] is not None]
-        for _, _, version, connect_ms, *_ in begun:
-            if connect_ms < since_ms:
-                latest[version] = max(connect_ms, latest.get(version, connect_ms))
-        sessions.update(row[1] for row in begun if row[3] == latest.get(row[2]))
+    latest = _latest_of_versions(held, since_ms) if held.has_strays else {}
+    sessions.update(pack_id(session.session_id) for session in latest.values() if session.session_id)
+    halves = {at_ms for session in latest.values() for at_ms in (session.connect_ms, session.disconnect_ms)}
     kept = {
         index
         for index, row in enumerate(held.events)
         if row.event.at_ms >= since_ms
         or (row.event.at_ms, row.digest) in binding
         or _session(row) in sessions
-        or (
-            row.event.version in latest
-            and row.event.version is not None
-            and row.event.at_ms >= latest[row.event.version] - SKEW_MS
-        )
+        or (row.event.session_id is None and row.event.at_ms in halves)
+        or (row.event.version in latest and row.event.at_ms >= _connect_ms(latest, row) - SKEW_MS)
     }
     spoken_of = {_session(held.events[index]) for index in kept} - {None}
     return [row for index, row in enumerate(held.events) if index in kept or _session(row) in spoken_of]
+
+
+def _latest_of_versions(held: Held, since_ms: int) -> dict[int | None, Session]:
+    """Give the session that connected last with each version, of those before `since_ms`.
+
+    What bears no session id joins it, however long ago it was (rule 2). A session may have its version of a copy
+    without id alone, so they are grouped first.
+    """
+    latest: dict[int | None, Session] = {}
+    for session in group([session_from(*row[1:]) for row in held.sessions])[0]:
+        if session.version is not None and session.connect_ms is not None and session.connect_ms < since_ms:
+            place = session.connect_ms, session.session_id
+            before = latest.get(session.version)
+            if before is None or place > (before.connect_ms, before.session_id):
+                latest[session.version] = session
+    return latest
+
+
+def _connect_ms(latest: dict[int | None, Session], row: EventRow) -> int:
+    return latest[row.event.version].connect_ms or 0
 
 
 def _session(row: EventRow) -> bytes | None:
@@ -178,10 +190,11 @@ def _session(row: EventRow) -> bytes | None:
 def _binding(events: Iterable[EventRow], care: Care) -> set[tuple[int, int]]:
     """Name `(at_ms, digest)` of the events that bind a thing to this client from the horizon on."""
     kept: set[tuple[int, int]] = set()
-    bearing = (row for row in events if row.thing_no is not None and row.event.at_ms <= care.horizon_ms)
-    for _, group in groupby(sorted(bearing, key=lambda row: (row.thing_no or 0, row.known_at)), key=_thing):
+    bearing = [row for row in events if row.thing_no is not None and row.event.at_ms <= care.horizon_ms]
+    bearing.sort(key=lambda row: (row.thing_no or 0, row.known_at))
+    for _, of_thing in groupby(bearing, key=_thing):
         newest: tuple[int, int] | None = None
-        for row in group:
+        for row in of_thing:
             place = row.event.at_ms, row.digest
             if newest is None or place > newest:
                 if row.known_at > care.known_horizon_ms and newest is not None:

@@ -81,7 +81,9 @@ class Budget:
         use = self._uses[api]
         if self.left_today(api, now_ms) == 0:
             return (now_ms // DAY_MS + 1) * DAY_MS - now_ms
-        return max(0, _whole(min(use.next_ms - now_ms, use.interval_ms(now_ms))))
+        use.shared_ms = min(use.shared_ms, now_ms)
+        use.next_ms = min(use.next_ms, now_ms + use.interval_ms(now_ms))
+        return max(0, _whole(use.next_ms - now_ms))
 
     def spend(self, api: str, now_ms: int) -> None:
         """Note that a call is sent."""

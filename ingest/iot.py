@@ -63,6 +63,8 @@ class NoAnswer(Exception):
 
     def __init__(self, failure: Failure) -> None:
         advice = _ADVICE.get(failure.trouble)
+        if failure.trouble is Trouble.CREDENTIALS and "`" in failure.message:
+            advice = None  # for it says what to do already
         super().__init__(f"{failure.message.rstrip('.')}{f'; {advice}' if advice else ''}.")
         self.failure = failure
 
@@ -75,13 +77,9 @@ class NoAnswer(Exception):
 class Page(NamedTuple):
     """A page of the index, in AWS's order."""
 
-    items: list[Learned | Rejected]
+    names: list[str | None]  # of the things, None where that cannot be read
+    items: list[Learned | Rejected]  # what was said of each
     token: str | None  # of the page after it; None: there is none
-
-    @property
-    def weight(self) -> int:
-        """Give about how many bytes it holds."""
-        return sum(weight(item) for item in self.items)
 
 
 def weight(item: Learned | Rejected) -> int:
@@ -92,6 +90,18 @@ def weight(item: Learned | Rejected) -> int:
 def is_thing_name(text: str) -> bool:
     """Tell whether a thing may be called that; AWS follows no client whose id is no such name."""
     return _THING_NAME.fullmatch(text) is not None
+
+
+def check_thing_name(name: str) -> None:
+    """Raise UsageError for what no thing is called."""
+    if not is_thing_name(name):
+        raise UsageError(f"{name!r} is no thing's name; it is 1 to 128 of A-Z a-z 0-9 : _ -.")
+
+
+def check_client_id(client_id: str) -> None:
+    """Raise UsageError for what GetConnection takes for no client's id."""
+    if not 1 <= len(client_id) <= 128 or client_id.startswith("$"):
+        raise UsageError(f"{client_id!r} is no client's id; it has 1 to 128 characters, and no $ first.")
 
 
 class Iot:
@@ -123,8 +133,7 @@ class Iot:
 
     def thing(self, name: str) -> Learned:
         """Ask GetThingConnectivityData about a thing. Raises NoAnswer; UsageError for what no thing is called."""
-        if not is_thing_name(name):
-            raise UsageError(f"{name!r} is no thing's name; it is 1 to 128 of A-Z a-z 0-9 : _ -.")
+        check_thing_name(name)
         ask = self._index.get_thing_connectivity_data
         check = self._asked(GET_THING_CONNECTIVITY_DATA, ask, {"thingName": name})
         answer = check.get("response")
@@ -134,8 +143,7 @@ class Iot:
 
     def connection(self, client_id: str) -> Learned:
         """Ask GetConnection about a client. Raises NoAnswer; UsageError where the SDK is older than the call."""
-        if not 1 <= len(client_id) <= 128 or client_id.startswith("$"):
-            raise UsageError(f"{client_id!r} is no client's id; it has 1 to 128 characters, and no $ first.")
+        check_client_id(client_id)
         if self._plane is None:
             self._plane = self._client("iot-data")
         if not hasattr(self._plane, "get_connection"):
@@ -170,7 +178,8 @@ class Iot:
             failure = Failure(Trouble.OFF, "NoConnectivity", "SearchIndex gave things without `connectivity`")
             raise NoAnswer(failure) from None
         receipt_ms = self._clock()
-        return Page([_read(each, receipt_ms) for each in found], following)
+        names = [name if isinstance(name := each.body["thingName"], str) else None for each in found]
+        return Page(names, [_read(each, receipt_ms) for each in found], following)
 
     def _asked(self, api: str, ask: Callable[..., Any], asked: dict[str, Any]) -> dict[str, Any]:
         """Send a call; gives the check that a recording would hold of it."""

@@ -62,6 +62,15 @@ class Ledger:
                 held[source] = max(held.get(source, stretch), stretch, key=_end)
         return list(rows.values())
 
+    def gaps(self, stretches: Iterable[Stretch]) -> bool:
+        """Tell whether one of the rows that `plan` gave begins after its source had not been recording."""
+        return any(
+            row.was_ms is None
+            and (ended_ms := self._reached_ms(row.source)) is not None
+            and row.from_ms > ended_ms
+            for row in stretches
+        )
+
     def wrote(self, stretches: Iterable[Stretch]) -> None:
         """Keep in mind what was committed."""
         for source, from_ms, to_ms, _ in stretches:
@@ -82,6 +91,9 @@ class Ledger:
                 yield Stretch(source, min(said.from_ms, reached_ms), said.to_ms)
             else:
                 yield Stretch(source, begun_ms, said.to_ms, reached_ms)
+
+    def _reached_ms(self, source: str) -> int | None:
+        return self._held[source][1] if source in self._held else self._ended_ms(source)
 
     def _ended_ms(self, source: str) -> int | None:
         if source not in self._earlier:

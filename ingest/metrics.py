@@ -13,7 +13,9 @@ from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from ingest.checks import GET_THING_CONNECTIVITY_DATA, SEARCH_INDEX
 from ingest.inbox import Inbox
+from ingest.poller import Poller
 from ingest.tally import Tally
 from store.clock import Clock
 from store.errors import SourceError, UsageError
@@ -34,7 +36,8 @@ _WRITTEN = {
 class _Collector:
     """Turns the tally into metrics when it is asked for."""
 
-    def __init__(self, tally: Tally, inbox: Inbox, clock: Clock) -> None:
+    def __init__(self, tally: Tally, inbox: Inbox, poller: Poller | None, clock: Clock) -> None:
+        self._poller = poller
         self._tally = tally
         self._inbox = inbox
         self._clock = clock
@@ -60,8 +63,8 @@ class _Collector:
                 size.add_metric([name], seen.bytes)
                 for trouble, count in seen.failures.items():
                     failures.add_metric([name, trouble], count)
-                if seen.received_ms is not None:
-                    answered.add_metric([name], (now_ms - seen.received_ms) / 1000)
+                if seen.answered_ms is not None:
+                    answered.add_metric([name], (now_ms - seen.answered_ms) / 1000)
                 if seen.newest_ms is not None:
                     lag.add_metric([name], (now_ms - seen.newest_ms) / 1000)
             written, batches = asdict(self._tally.written), self._tally.batches
@@ -76,24 +79,38 @@ class _Collector:
         waiting = gauge("waiting_bytes", "Bytes received and not written yet")
         waiting.add_metric([], self._inbox.held_bytes)
         yield waiting
+        if self._poller is not None:
+            calls = counter("check_calls", "Calls of AWS's API", ("api",))
+            left = gauge("check_calls_left_today", "What the budget leaves until 00:00 UTC", ("api",))
+            failed = counter("check_failures", "Calls that gave no answer", ("api",))
+            progress, budget = self._poller.progress, self._poller.budget
+            for api in (SEARCH_INDEX, GET_THING_CONNECTIVITY_DATA):
+                calls.add_metric([api], progress.calls[api])
+                failed.add_metric([api], progress.failures[api])
+                left.add_metric([api], budget.left_today(api, now_ms))
+            things = gauge("checked_things", "Things that AWS knows, as far as it was asked")
+            things.add_metric([], progress.things)
+            yield from (calls, failed, left, things)
 
 
-def unready(tally: Tally, now_ms: int) -> dict[str, str]:
-    """Say of each source that is not ready why; empty: all are."""
+def unready(tally: Tally, inbox: Inbox, now_ms: int) -> dict[str, str]:
+    """Say what is not ready and why; empty: all is."""
     reasons: dict[str, str] = {}
     with tally.lock:
         for name, seen in tally.sources.items():
-            if seen.received_ms is None:
-                reasons[name] = "has not answered yet"
-            elif now_ms - seen.received_ms > QUIET_MS:
-                reasons[name] = (
-                    f"has not answered, or could not be written, for {(now_ms - seen.received_ms) // 1000} s"
-                )
+            if seen.asked and (seen.answered_ms is None or now_ms - seen.answered_ms > QUIET_MS):
+                since = "yet" if seen.answered_ms is None else f"for {(now_ms - seen.answered_ms) // 1000} s"
+                reasons[name] = f"has not answered {since}"
+        committed_ms = tally.committed_ms
+    if inbox.held and committed_ms is not None and now_ms - committed_ms > QUIET_MS:
+        reasons["store"] = f"has taken nothing for {(now_ms - committed_ms) // 1000} s"
     return reasons
 
 
 @contextmanager
-def serving(port: int, tally: Tally, inbox: Inbox, clock: Clock) -> Iterator[int]:
+def serving(
+    port: int, tally: Tally, inbox: Inbox, clock: Clock, poller: Poller | None = None
+) -> Iterator[int]:
     """Serve on 127.0.0.1; gives the port (0 chooses one). Raises UsageError without prometheus-client, SourceError
     where the port is taken.
     """
@@ -104,11 +121,11 @@ def serving(port: int, tally: Tally, inbox: Inbox, clock: Clock) -> Iterator[int
         raise UsageError("Metrics need prometheus-client: pip install 'thingline[serve]'.") from error
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(tally, inbox, clock))
+    registry.register(_Collector(tally, inbox, poller, clock))
 
     def ready() -> tuple[int, str, bytes]:
-        reasons = unready(tally, clock())
-        body = json.dumps({"ready": not reasons, **({"sources": reasons} if reasons else {})}).encode()
+        reasons = unready(tally, inbox, clock())
+        body = json.dumps({"ready": not reasons, **({"waitingFor": reasons} if reasons else {})}).encode()
         return 503 if reasons else 200, "application/json", body
 
     pages: dict[str, Callable[[], tuple[int, str, bytes]]] = {

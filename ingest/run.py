@@ -28,7 +28,7 @@ log = logging.getLogger("thingline.run")
 
 MOST_RECORDS = 5_000  # a transaction: large enough to be cheap, small enough that nobody waits for a second
 _IDLE_S = 1.0  # how long the writer waits for a delivery before it looks whether the end has come
-_LAST_S = 5  # how long sources may take to finish what was settled
+_LAST_S = 8  # how long sources may take to end, and again to finish what was settled
 
 Items = Sequence[Learned | Rejected]
 
@@ -54,12 +54,14 @@ class Runner:
         *,
         clock: Clock = system_clock,
         redact: Redaction | None = None,
+        on_gap: Callable[[], None] = lambda: None,
     ) -> None:
         self._sources = sources
         self._ledger = ledger
         self._tally = tally
         self._clock = clock
         self._redact = redact
+        self._on_gap = on_gap  # told when a path records again after it had not
         self.inbox = Inbox()
         self.stopping = threading.Event()
         self._failure: SourceError | None = None
@@ -131,6 +133,8 @@ class Runner:
             watched = self._ledger.plan(said)
             if items or watched:
                 counts = writer.write(items, source=source, watched=watched)
+                if self._ledger.gaps(watched):
+                    self._on_gap()
                 self._ledger.wrote(watched)
                 self._tally.wrote(source, counts, self._clock(), _newest_ms(items))
             for each in deliveries:

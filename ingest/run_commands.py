@@ -6,13 +6,14 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ingest.check_commands import profile_option, region_option
 from ingest.redact_options import key_file_option, redact_ingest_option, redaction_in
 from store.clock import system_clock
 from store.engine import masked, open_writer, parse_url
@@ -20,7 +21,13 @@ from store.errors import UsageError
 from store.options import described, json_option, store_option
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+    from ingest.inbox import Source
+    from ingest.poller import Poller
     from ingest.settings import Settings
+    from ingest.sqs import SqsSource
+    from ingest.tally import Tally
 
 _FOR_EVER_S = float("inf")
 
@@ -28,11 +35,12 @@ _FOR_EVER_S = float("inf")
 @click.command(
     "run",
     **described(
-        "Take events in as they come, for ever: from SQS queues that AWS IoT rules write to. What was received is"
-        " deleted from its queue once it is committed; killed at any point, nothing is lost and nothing doubled. It"
-        " waits for a PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it in"
-        " seconds. AWS credentials and the Region are found as the AWS CLI finds them.",
-        "thingline run --sqs https://sqs.eu-west-1.amazonaws.com/123456789012/iot-events",
+        "Take events in as they come, for ever: from SQS queues that AWS IoT rules write to; and ask AWS's API about"
+        " the fleet meanwhile, which finds what events were lost (docs/checks.md). What was received is deleted from"
+        " its queue once it is committed; killed at any point, nothing is lost and nothing doubled. It waits for a"
+        " PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it in seconds. AWS"
+        " credentials and the Region are found as the AWS CLI finds them.",
+        "thingline run --sqs https://sqs.eu-west-1.amazonaws.com/123456789012/iot-events --check-every 15m",
         "thingline run --config thingline.toml --log-format json",
         "thingline run --sqs URL --store postgresql://HOST/DB --metrics-port 9464",
     ),
@@ -41,8 +49,11 @@ _FOR_EVER_S = float("inf")
 @click.option(
     "--sqs", "queues", multiple=True, metavar="URL", help="A queue to receive from; may be repeated."
 )
-@click.option("--profile", metavar="NAME", help="The AWS profile; default: as the AWS CLI finds it.")
-@click.option("--region", metavar="NAME", help="The AWS Region; default: as the AWS CLI finds it.")
+@click.option(
+    "--check-every", metavar="DURATION", help="Ask AWS about every thing once in that time: 15m, 1h."
+)
+@profile_option
+@region_option
 @click.option(
     "--metrics-port", type=int, metavar="PORT", help="Serve /metrics, /healthz, /readyz on 127.0.0.1."
 )
@@ -60,6 +71,7 @@ _FOR_EVER_S = float("inf")
 def run(
     config: Path | None,
     queues: tuple[str, ...],
+    check_every: str | None,
     profile: str | None,
     region: str | None,
     metrics_port: int | None,
@@ -75,14 +87,16 @@ def run(
     from ingest.tally import Tally
     from store.model import DEFAULT_REALM
 
-    settings = _settings(config, queues, profile, region, metrics_port, url, realm)
+    settings = _settings(config, queues, check_every, profile, region, metrics_port, url, realm)
     redact = redaction_in(redacted, key_file)
     place = parse_url(settings.store)
     with _logging(log_format) as log, ExitStack() as stack:
         tally = Tally()
-        sources = _sources(settings, tally)
+        queues_of, poller = _queues(settings, tally), _poller(settings, place, log.warning)
+        sources: list[Source] = [*queues_of, *([] if poller is None else [poller])]
         store = stack.enter_context(open_writer(place))
-        runner = Runner(sources, Ledger(store), tally, redact=redact)
+        on_gap = _nothing if poller is None else poller.sweep_soon
+        runner = Runner(sources, Ledger(store), tally, redact=redact, on_gap=on_gap)
         stack.enter_context(_stopping(runner.stop))
         writer = stack.enter_context(
             PatientWriter(
@@ -96,7 +110,9 @@ def run(
         if settings.metrics is not None:
             from ingest.metrics import serving
 
-            port = stack.enter_context(serving(settings.metrics.port, tally, runner.inbox, system_clock))
+            port = stack.enter_context(
+                serving(settings.metrics.port, tally, runner.inbox, system_clock, poller)
+            )
             log.info("metrics at http://127.0.0.1:%d/metrics", port)
         log.info("store: %s", masked(place))
         log.info("receiving from %s", ", ".join(source.name for source in sources))
@@ -115,6 +131,7 @@ def run(
 def _settings(
     config: Path | None,
     queues: tuple[str, ...],
+    check_every: str | None,
     profile: str | None,
     region: str | None,
     metrics_port: int | None,
@@ -124,7 +141,7 @@ def _settings(
     """Lay the options over the file. Raises UsageError where nothing is left to receive from."""
     import msgspec
 
-    from ingest.settings import Metrics, Settings, Sqs, read_settings
+    from ingest.settings import Checks, Metrics, Settings, Sqs, read_settings
 
     settings = Settings() if config is None else read_settings(config)
     try:
@@ -134,6 +151,7 @@ def _settings(
             "profile": profile,
             "region": region,
             "sqs": tuple(msgspec.convert({"url": each}, Sqs) for each in queues) or None,
+            "checks": None if check_every is None else msgspec.convert({"every": check_every}, Checks),
             "metrics": None if metrics_port is None else msgspec.convert({"port": metrics_port}, Metrics),
         }
     except msgspec.ValidationError as error:
@@ -141,13 +159,13 @@ def _settings(
     settings = msgspec.structs.replace(settings, **{n: v for n, v in said.items() if v is not None})
     if not settings.has_sources:
         raise UsageError(
-            "There is nothing to receive from; give --sqs URL, or --config FILE that names sources."
+            "There is nothing to receive from; give --sqs URL or --check-every, or --config FILE."
         )
     return settings
 
 
-def _sources(settings: Settings, tally: Any) -> list[Any]:
-    """Make the sources. Raises SourceError where one can be seen not to work."""
+def _queues(settings: Settings, tally: Tally) -> list[SqsSource]:
+    """Make the queues' sources. Raises SourceError where one can be seen not to work."""
     from ingest.aws import Account
     from ingest.sqs import SqsSource
 
@@ -157,7 +175,29 @@ def _sources(settings: Settings, tally: Any) -> list[Any]:
     ]
     for queue in queues:
         queue.check()
-    return [*queues]
+    return queues
+
+
+def _poller(settings: Settings, place: URL, say: Callable[[str], None]) -> Poller | None:
+    if settings.checks is None:
+        return None
+    from ingest.aws import Account
+    from ingest.iot import Iot
+    from ingest.poller import SLICE, Poller
+    from ingest.settings import duration_ms
+    from store.doubt import looking
+    from store.model import DEFAULT_REALM
+
+    return Poller(
+        Iot(Account(profile=settings.profile, region=settings.region)),
+        every_ms=duration_ms(settings.checks.every),
+        look=looking(place, most=SLICE, realm=settings.realm or DEFAULT_REALM),
+        say=say,
+    )
+
+
+def _nothing() -> None:
+    pass
 
 
 @contextmanager

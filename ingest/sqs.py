@@ -26,7 +26,7 @@ from store.model import Learned, Rejected
 log = logging.getLogger("thingline.sqs")
 
 PAGE = 10  # messages a call: SQS's most
-POLL_S = 10  # how long a call waits for a message
+POLL_S = 4  # how long a call waits for a message; at the end it is waited for, lest it take messages along
 HIDDEN_S = 120  # how long a message that we hold is hidden from others, unless we say so again
 _PAUSES_S = (1, 2, 5, 15, 30, 60)  # after failures in a row
 _PAGES_HELD = 500  # deliveries of one queue that wait at once: with more, others could do them sooner
@@ -70,6 +70,7 @@ class SqsSource:
         self._failing = threading.Event()
         self._ended = threading.Event()
         self._unbroken_ms: int | None = None
+        tally.begins(self.name)
 
     def check(self) -> None:
         """Ask for the queue's attributes. Raises SourceError where it is not there or not ours to read."""
@@ -95,8 +96,8 @@ class SqsSource:
             thread.start()
         stop.wait()
         self._busy.set()
-        for thread in receivers:  # one that waits for a message holds none
-            thread.join(timeout=0.2)
+        for thread in receivers:
+            thread.join()
 
     def end(self, *, within_s: float) -> None:
         """Delete what was committed and wait for that; the writer has written its last."""
@@ -156,7 +157,7 @@ class SqsSource:
             since_ms = min(since_ms, sent_ms)
             weight += len(body)
             items += decode_message(body, now=self._clock, position=sent_ms)
-        self._tally.received(self.name, len(messages), weight)
+        self._tally.received(self.name, len(messages), weight, now_ms)
         watched = Watched(since_ms, now_ms, self._unbroken_ms)
         settle: Callable[[], None] = _nothing
         if messages:

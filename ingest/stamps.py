@@ -58,3 +58,8 @@ def _iso(text: str) -> int | None:
     except (ValueError, OverflowError):
         return None
     return at_ms if FIRST_MS <= at_ms < END_MS else None
+
+
+def iso(ms: int) -> str:
+    """Write epoch ms as ISO 8601 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -16,7 +16,8 @@ class Seen:
     messages: int = 0
     bytes: int = 0
     failures: Counter[str] = field(default_factory=Counter)  # by ingest.aws.Trouble
-    received_ms: int | None = None  # when it last answered, with or without messages
+    answered_ms: int | None = None  # when it last answered, with or without messages
+    asked: bool = False  # it is asked over and over, so that silence is a fault
     newest_ms: int | None = None  # the newest stamp of what came of it
 
 
@@ -30,10 +31,16 @@ class Tally:
         self.batches = 0
         self.committed_ms: int | None = None  # when something was last committed
 
-    def received(self, source: str, messages: int, weight: int) -> None:
+    def begins(self, source: str) -> None:
+        """Expect a source to answer at least once a minute from now on."""
+        with self.lock:
+            self.sources.setdefault(source, Seen()).asked = True
+
+    def received(self, source: str, messages: int, weight: int, now_ms: int) -> None:
         """Count an answer of a source."""
         with self.lock:
             seen = self.sources.setdefault(source, Seen())
+            seen.answered_ms = now_ms
             seen.messages += messages
             seen.bytes += weight
 
@@ -49,6 +56,5 @@ class Tally:
             self.committed_ms = now_ms
             self.written.add(counts)
             seen = self.sources.setdefault(source, Seen())
-            seen.received_ms = now_ms
             if newest_ms is not None:
                 seen.newest_ms = max(newest_ms, seen.newest_ms or newest_ms)

@@ -11,15 +11,16 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from itertools import islice
 from typing import NamedTuple
 
-from queries.fidelity import Compared, compared, repeated
+from queries.fidelity import Agreement, By, Compared, compared, grouped, repeated, repetitions
 from queries.many import BATCH, Many
 from queries.many import Question as Question
 from queries.many import Reply as Reply
 from queries.many import Time as Time
-from queries.times import milliseconds_of, parse_time
+from queries.times import day_of, milliseconds_of, parse_time, read_zone
 from store.answer import (
     Answer,
     Asker,
@@ -336,6 +337,26 @@ class History:
         low, high = self._window(from_, to)
         with self._asking(known_at) as (asker, known_ms):
             return repeated(asker, max(low, asker.care.horizon_ms), high, known_ms)
+
+    def agreements(
+        self,
+        by: By,
+        from_: Time | None = None,
+        to: Time | None = None,
+        *,
+        known_at: Time | None = None,
+    ) -> list[Agreement]:
+        """Tell how far AWS and we agreed by day, reason or thing, over all checks asked in `[from_, to)`.
+
+        Days are those of this history's zone, or of UTC. Memory: the groups, and the ids of all clients.
+        """
+        low, high = self._window(from_, to)
+        zone = UTC if self._tz is None else read_zone(self._tz)
+        with self._asking(known_at) as (asker, known_ms):
+            window = max(low, asker.care.horizon_ms), high, known_ms
+            return grouped(
+                by, compared(asker, *window), repetitions(asker, *window), lambda at_ms: day_of(at_ms, zone)
+            )
 
     def _window(self, from_: Time | None, to: Time | None) -> tuple[int, int]:
         low = -(1 << 61) if from_ is None else self.milliseconds(from_)

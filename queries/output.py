@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from queries.fidelity import Compared
+from queries.fidelity import Agreement, By, Compared, Outcome
 from queries.history import CheckSeen, EvidenceSeen, Explanation, Reply, ThingPeriod, ThingTransition
 from queries.times import iso
 from store.answer import Answer, LastKnown, Seen, bounds_of, last_known
@@ -243,6 +244,12 @@ def compared_json(one: Compared) -> dict[str, Any]:
     }
 
 
+def agreement_json(by: By, one: Agreement) -> dict[str, Any]:
+    """Give a line of `fidelity --by ... --json`."""
+    counts = {outcome.value: one.outcomes[outcome] for outcome in Outcome}
+    return {by.value: one.key, "agreement": one.share, **counts, "repeated": one.repeated}
+
+
 def explanation_json(why: Explanation) -> dict[str, Any]:
     """Give the object of `explain --json`."""
     answer = why.answer
@@ -321,6 +328,35 @@ def compared_words(one: Compared) -> str:
     ours = f"{STATE_WORDS[one.our_connected]} since {_iso(one.our_timestamp_ms) or '-'}"
     ours += f" {safe(one.our_disconnect_reason or '')}"
     return f"{iso(one.asked_ms)}  {safe(one.client_id)}  {one.outcome.value}: AWS {theirs.rstrip()}; we {ours.rstrip()}"
+
+
+def agreement_table(by: By, groups: Sequence[Agreement]) -> list[str]:
+    """Draw a row a day, reason or thing."""
+    rows = [[by.value, "agreement", *(outcome.value for outcome in Outcome), "repeated"]]
+    for one in groups:
+        counts = [*(one.outcomes[outcome] for outcome in Outcome), one.repeated]
+        cells = ["-" if count is None else f"{count:,}" for count in counts]
+        rows.append([safe(one.key), _percent(one.share), *cells])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _percent(share: float | None) -> str:
+    """Write a share in percent; rounding hides neither that there was something nor that something was missing."""
+    if share is None:
+        return "-"
+    text = f"{100 * share:.2f}"
+    if share < 1 and text == "100.00":
+        text = ">99.99"
+    elif share > 0 and text == "0.00":
+        text = "<0.01"
+    return f"{text} %"
 
 
 def explanation_words(why: Explanation) -> str:

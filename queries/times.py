@@ -201,6 +201,11 @@ def _instant_in(zone: tzinfo, at_ms: int) -> datetime:
     return (_EPOCH_UTC + timedelta(milliseconds=at_ms)).astimezone(zone)
 
 
+def day_of(at_ms: int, zone: tzinfo) -> str:
+    """Name the calendar day of an instant in a zone, as ISO 8601."""
+    return _instant_in(zone, at_ms).date().isoformat()
+
+
 def _instant(local: datetime, zone: tzinfo) -> int:
     """Return the one instant at which clocks of `zone` showed `local`; raise BadTime for none and for two."""
     first_ms, second_ms = (_reading_ms(local, zone, fold=fold) for fold in (0, 1))

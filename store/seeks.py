@@ -96,6 +96,10 @@ _STATEMENTS: dict[str, str] = {
     "all_clients": """
         SELECT c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no WHERE r.name = :realm
     """,
+    "numbered_clients": """
+        SELECT c.client_no, c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
+        WHERE r.name = :realm
+    """,
     # Clients that no event binds to a thing: these speak for the thing of their own name.
     "own_names": """
         SELECT c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
@@ -129,7 +133,7 @@ _STATEMENTS: dict[str, str] = {
         ORDER BY k.asked_ms, c.client_id, k.digest
     """,
     "all_sweeps": """
-        SELECT w.asked_ms, w.first_slot, w.slots FROM sweeps w
+        SELECT w.asked_ms, w.first_slot, w.slots, w.block_no FROM sweeps w
         WHERE w.asked_ms >= :from_ms - 16777216 AND w.asked_ms < :to_ms AND w.known_at <= :known_at
     """,
     "beyond": """

@@ -30,6 +30,7 @@ PURE: dict[str, set[str]] = {
     "store/errors.py": set(),
     "ingest/reduce.py": {"store.model"},
     "ingest/budget.py": {"store.model"},
+    "ingest/choice.py": {"store.model"},
     "queries/uptime.py": {"store.model", "store.errors"},
     "queries/times.py": {"store.model", "store.errors"},
 }

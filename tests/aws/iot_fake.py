@@ -83,7 +83,7 @@ class Call:
     """One call that arrived, and when."""
 
     api: str
-    at_s: float  # time.monotonic
+    at_ms: int  # by the account's clock
     asked: dict[str, Any]
 
 
@@ -100,7 +100,7 @@ class State:
     connectivity_indexed: bool = True
     events: Mapping[str, bool] = field(default_factory=lambda: {"THING": False})
     faults: dict[str, deque[Fault]] = field(default_factory=dict)  # of the calls to come, by API
-    fault_of: Callable[[str, int], Fault | None] = lambda api, nth: None  # ... and of each, counted from 0
+    fault_of: Callable[[str], Fault | None] = lambda api: None  # ... and of those that these leave alone
     calls: list[Call] = field(default_factory=list)
     unlike: list[str] = field(default_factory=list)  # answers that were not as the model says
 
@@ -156,10 +156,9 @@ class IotFake:
             asked |= json.loads(body or b"{}")
             with self._lock:
                 state = self.state
-                nth = sum(call.api == api for call in state.calls) if state.fault_of is not _NONE else 0
-                state.calls.append(Call(api, time.monotonic(), asked))
+                state.calls.append(Call(api, state.clock(), asked))
                 waiting = state.faults.get(api)
-                fault = waiting.popleft() if waiting else state.fault_of(api, nth)
+                fault = waiting.popleft() if waiting else state.fault_of(api)
             if fault is not None and fault.code:
                 return fault, b""
             try:
@@ -260,9 +259,6 @@ class IotFake:
             raise _Failed(Fault(404, "ResourceNotFoundException", "No connection of that client"))
         since = {"disconnectedSince": said.timestamp_ms, "disconnectReason": said.reason}
         return {"clientId": client, "connected": False, **since}
-
-
-_NONE = State.fault_of
 
 
 def _snake(name: str) -> str:

@@ -36,8 +36,8 @@ OFF = Said(False, T0 + 456, "CONNECTION_LOST")
 
 
 @pytest.fixture
-def client(iot: IotFake) -> Any:
-    return Account().client("iot", attempts=1)
+def client(iot: IotFake, client_server: Any) -> Any:
+    return client_server
 
 
 def three(iot: IotFake, **more: Any) -> None:

@@ -19,8 +19,8 @@ from queries.history import Question, ThingPeriod, open_history
 from store.backup import back_up
 from store.engine import open_reader, open_writer, parse_url
 from store.errors import IndexNotReady, ResourceNotFound
-from store.model import HOUR_MS, Event, State
-from tests.builders import T0
+from store.model import HOUR_MS, Event, Kind, State
+from tests.builders import CLIENT, T0, connect, disconnect
 from tests.property.test_check_laws import Evidence, learned
 from tests.property.test_check_laws import ingest as ingest_batches
 from tests.property.test_store_laws import client_id, cut
@@ -58,6 +58,10 @@ def evidence_of(one: History) -> list[Evidence]:
 
 def stamp(each: Evidence) -> int:
     return each.at_ms if isinstance(each, Event) else each.asked_ms
+
+
+def is_stray(each: Evidence) -> bool:
+    return isinstance(each, Event) and each.kind <= Kind.DISCONNECTED and each.session_id is None
 
 
 def as_it_came(rng: random.Random, drawn: Sequence[History]) -> list[tuple[int, Evidence]]:
@@ -114,6 +118,8 @@ def test_no_answer_after_the_horizon_changes(
     begun = horizon_ms + rng.choice((0, HOUR_MS, 3 * DAY_MS, 60 * DAY_MS))
     before = [one for one in told if one[0] <= begun]
     later = [one for one in told if one[0] > begun and stamp(one[1]) >= horizon_ms]
+    with_strays = {each.client_id for _, each in before if is_stray(each)}  # docs/care.md: the second limit
+    later = [one for one in later if not is_stray(one[1]) or one[1].client_id in with_strays]
     write(store_url, before, rng)
     other = f"sqlite:///{tmp_path / 'whole.db'}"
     with open_reader(parse_url(store_url)) as store:
@@ -161,3 +167,33 @@ def test_what_is_before_the_horizon_is_refused(store_url: str, rng: random.Rando
             replies = [reply.error for _ in range(2) for reply in many.ask(asked)]
             refused = [isinstance(error, IndexNotReady) for error in replies]
             assert refused == [True, True, False, False] * 2
+
+
+@pytest.mark.parametrize(
+    "late", [disconnect(T0 + 200 * DAY_MS, version=1), connect(T0 + 200 * DAY_MS, version=1)]
+)
+def test_what_bears_a_version_alone_finds_its_session_however_old(
+    store_url: str, tmp_path: Path, late: Event
+) -> None:
+    """Rule 2: without a session id it joins the latest connect of its version, whichever half said the version."""
+    first = [connect(T0, session="first"), disconnect(T0 + HOUR_MS, session="first", version=1)]
+    first += [connect(T0 + 2 * HOUR_MS), disconnect(T0 + 3 * HOUR_MS)]
+    later = [
+        event
+        for day in range(1, 90)
+        for event in (
+            connect(T0 + day * DAY_MS, session=f"s{day}", version=day % 5 + 2),
+            disconnect(T0 + day * DAY_MS + HOUR_MS, session=f"s{day}", version=day % 5 + 2),
+        )
+    ]
+    write(store_url, [(event.at_ms, event) for event in (*first, *later)], random.Random(1))
+    whole = f"sqlite:///{tmp_path / 'whole.db'}"
+    with open_reader(parse_url(store_url)) as store:
+        back_up(store, tmp_path / "whole.db")
+    horizon_ms = T0 + 80 * DAY_MS
+    with open_writer(parse_url(store_url)) as store:
+        assert purge(store, horizon_ms).evidence > 10
+    for url in (store_url, whole):
+        write(url, [(LATEST, late)], random.Random(1))
+    asked = [horizon_ms, LATEST]
+    assert seen_from(store_url, [CLIENT], horizon_ms, asked) == seen_from(whole, [CLIENT], horizon_ms, asked)
