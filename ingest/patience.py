@@ -80,7 +80,8 @@ class PatientWriter:
                 if until_s is None:
                     until_s = now_s + self._wait_s
                     if self._wait_s:
-                        self._say(f"{away} Waiting up to {self._wait_s:g} s for it.")
+                        limit = "" if self._wait_s == float("inf") else f"up to {self._wait_s:g} s "
+                        self._say(f"{away} Waiting {limit}for it.")
                 if now_s >= until_s:
                     raise
                 self._pause(min(pause_s, until_s - now_s))

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,17 +19,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
+from ingest.settings import Settings
 from ingest.simulate import Choices, simulate
-from tests.aws.iot_fake import Fault
+from queries.history import open_history
+from queries.times import DAY_MS
+from store.errors import ResourceNotFound
+from tests.aws.iot_fake import Fault, IotFake, truth_of
+from tests.aws.iot_fake import State as Account
 from tests.aws.sqs_fake import AWAY, DENIED, EXPIRED, Queue, SqsFake, serving_queues
+from tests.conftest import Server
 from tests.contents import beliefs, connected
 from tests.contract.test_crash import NewUrl, new_url
-from tests.processes import finish, run, start
+from tests.contract.test_patience import stoppable, url_there
+from tests.processes import HOME, finish, run, start
 
-__all__ = ["new_url"]  # a fixture
+__all__ = ["new_url", "stoppable", "url_there"]  # fixtures
 
 WAIT_S = 60
 
@@ -285,3 +294,119 @@ def test_metrics_and_health_are_told(sqs: SqsFake, tmp_path: Path, rng: random.R
     code, log = end(process)
     assert code == 0
     assert all(json.loads(line)["message"] for line in log.splitlines())
+
+
+def test_events_and_checks_together_are_the_truth(
+    sqs: SqsFake, iot: IotFake, new_url: NewUrl, tmp_path: Path, rng: random.Random
+) -> None:
+    """A fleet of which events were lost: what AWS says when it is asked puts the store right."""
+    now_ms = int(time.time() * 1000)
+    simulated = simulate(Choices(things=120, days=1, loss=0.1, start_ms=now_ms - DAY_MS, check_minutes=0))
+    things, truth = truth_of(simulated.truth())
+    iot.state = Account(things=things, truth=truth)
+    bodies = [json.dumps(line["event"]) for line in map(json.loads, simulated.lines()) if "event" in line]
+    sqs.queues["events"] = queue = Queue(rng, doubled=0.05)
+    queue.fill(bodies)
+    url = new_url()
+    process = begin(sqs, url, "--check-every", "1h", **iot.environment)
+    until(lambda: queue.left == 0, "the queue is drained", process=process)
+    until(lambda: iot.counts()["SearchIndex"] >= 2, "everything was asked about", process=process)
+    asked_ms = int(time.time() * 1000)
+    code, log = end(process)
+    assert code == 0, log
+    found = {}
+    with open_history(url) as history:
+        for thing in things:
+            answer = history.at(thing, asked_ms)
+            found[thing] = answer.connected, answer.timestamp_ms, answer.disconnect_reason
+    assert found == {thing: tuple(truth(thing, asked_ms)) for thing in things}
+    path = tmp_path / "events.ndjson"
+    path.write_text("\n".join(bodies))
+    code, _, _ = run("ingest", str(path), "--store", f"sqlite:///{tmp_path / 'events.db'}")
+    assert code == 0
+    with open_history(f"sqlite:///{tmp_path / 'events.db'}") as history:
+        wrong = sum(
+            _state(history, thing, asked_ms) is not truth(thing, asked_ms).connected for thing in things
+        )
+    assert wrong > 0  # events alone were not enough
+
+
+def _state(history: Any, thing: str, at_ms: int) -> bool | None:
+    try:
+        return bool(history.at(thing, at_ms).connected)
+    except ResourceNotFound:
+        return None
+
+
+def test_four_ingesters_on_one_store_are_as_one(
+    sqs: SqsFake, postgres_store_url: str, tmp_path: Path, rng: random.Random
+) -> None:
+    bodies = fleet(2_000, seed=3)
+    sqs.queues["events"] = queue = Queue(rng, doubled=0.1)
+    queue.fill(bodies[:1])
+    processes = [begin(sqs, postgres_store_url) for _ in range(1)]
+    until(lambda: queue.left == 0, "there is a store", process=processes[0])
+    processes += [begin(sqs, postgres_store_url) for _ in range(3)]
+    queue.fill(bodies[1:])
+    until(lambda: queue.left == 0, "the queue is drained")
+    logs = [end(process) for process in processes]
+    assert [code for code, _ in logs] == [0] * 4, logs
+    assert held(postgres_store_url) == expected(f"sqlite:///{tmp_path / 'one.db'}", bodies, tmp_path)
+
+
+def test_a_store_that_goes_away_is_waited_for_and_nothing_is_deleted_meanwhile(
+    sqs: SqsFake, stoppable: Server, url_there: str, tmp_path: Path, rng: random.Random
+) -> None:
+    bodies = fleet(900, seed=4)
+    sqs.queues["events"] = queue = Queue(rng)
+    queue.fill(bodies[:100])
+    process = begin(sqs, url_there)
+    until(lambda: queue.left == 0, "the first are in", process=process)
+    stoppable.stop("immediate")
+    deleted = queue.deleted
+    queue.fill(bodies[100:])
+    until(lambda: queue.received >= 400, "it receives on", process=process)
+    time.sleep(1)
+    assert (process.poll(), queue.deleted) == (None, deleted)
+    stoppable.start()
+    until(lambda: queue.left == 0, "the rest is in", process=process)
+    stoppable.stop("immediate")
+    queue.fill(bodies[:5])
+    until(lambda: queue.received >= len(bodies) + 5, "it waits again", process=process)
+    code, log = end(process)
+    assert code == 0, log
+    assert log.count("It answers again") == 1, log
+    assert "the store is away" in log
+    stoppable.start()
+    assert held(url_there) == expected(f"sqlite:///{tmp_path / 'one.db'}", bodies, tmp_path)
+
+
+def test_settings_come_from_a_file_and_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "thingline.toml"
+    path.write_text(
+        'store = "history.db"\n[[sqs]]\nurl = "https://sqs.eu-west-1.amazonaws.com/123456789012/events"\n'
+        '[checks]\nevery = "15m"\n[metrics]\nport = 9464\n'
+    )
+    code, out, _ = run("config", "check", str(path), "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert (told["sqs"][0]["receivers"], told["checks"]["every"], told["metrics"]["port"]) == (4, "15m", 9464)
+    assert "every thing once in 15m" in run("config", "check", str(path))[1]
+    documented = (HOME / "docs" / "run.md").read_text().split("```toml\n")[1].split("```")[0]
+    path.write_text(documented)
+    told = json.loads(run("config", "check", str(path), "--json")[1])
+    assert told["sqs"] == [
+        {"url": "https://sqs.eu-west-1.amazonaws.com/123456789012/iot-events", "receivers": 4}
+    ]
+    assert [each.name for each in msgspec.structs.fields(Settings)] == list(tomllib.loads(documented))
+    for text, complaint in (
+        ("[[sqs]]\nurl = 5", "Expected `str`"),
+        ('[[sqs]]\nurl = "https://a/b"\nreceiver = 3', "unknown field `receiver`"),
+        ('[checks]\nevery = "soon"', "15m"),
+        ("store = ", "is not TOML"),
+        ('store = "a.db"', "nothing to receive from"),
+    ):
+        path.write_text(text)
+        code, _, err = run("config", "check", str(path))
+        assert (code, complaint in err) == (2, True), err
+        assert run("run", "--config", str(path))[0] == 2
