@@ -378,6 +378,8 @@ class SqliteRows(Rows):
             self._db.execute("ROLLBACK")
 
     def close(self) -> None:
+        # Without waiting: whoever reads an older state may go on for long, and the next to close will shorten it.
+        self._db.execute("PRAGMA busy_timeout=0")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._db.close()
 

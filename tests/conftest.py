@@ -14,8 +14,8 @@ import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, LiteralString
 
@@ -60,6 +60,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """A random source of this test's own: the printed seed and the test's name decide what it draws."""
+    return random.Random(f"{os.environ[SEED]}:{request.node.nodeid}")
+
+
+@pytest.fixture(scope="module")
+def shared_rng(request: pytest.FixtureRequest) -> random.Random:
+    """The same for what the tests of one file share."""
     return random.Random(f"{os.environ[SEED]}:{request.node.nodeid}")
 
 
@@ -285,6 +291,23 @@ def store_url(request: pytest.FixtureRequest) -> str:
     fixture = {"sqlite": "sqlite_store_url", "postgresql": "postgres_store_url"}[request.param]
     url: str = request.getfixturevalue(fixture)
     return url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def new_shared_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], str]]:
+    """Give the URL of another new, empty store at each call, all of one engine, that the tests of one file share.
+
+    For tests that only read what a fixture, of the same scope, has written.
+    """
+    if request.param == "sqlite":
+        folder = tmp_path_factory.mktemp("shared")
+        yield lambda: f"sqlite:///{folder / uuid.uuid4().hex}.db"
+        return
+    server: str = request.getfixturevalue("postgres_url")
+    with ExitStack() as databases:
+        yield lambda: databases.enter_context(new_database(server))
 
 
 @pytest.fixture

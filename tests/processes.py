@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
+import thingline
+
 HOME = Path(__file__).parent.parent
 COMMAND = (sys.executable, str(HOME / "thingline.py"))
 
@@ -32,6 +34,11 @@ def finish(process: subprocess.Popen[bytes], *, timeout_s: float = 120) -> tuple
 def run(*args: str, timeout_s: float = 120, **more: Any) -> tuple[int, str, str]:
     """Run a command to its end."""
     return finish(start(*args, **more), timeout_s=timeout_s)
+
+
+def here(*args: str) -> int:
+    """Run a command in this process, where nothing happens to it that needs one of its own; gives its exit code."""
+    return int(thingline.main(list(args)))
 
 
 # A small process in between: the peak that the kernel tells of a child counts its parent's size at its start.

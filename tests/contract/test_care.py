@@ -31,7 +31,7 @@ from tests.test_readme import HOME
 __all__ = ["on_any", "run", "sampled"]  # fixtures
 
 
-def fill_checked(url: str, rng: random.Random, count: int = 60) -> None:
+def fill_checked(url: str, rng: random.Random, count: int = 25) -> None:
     """Write nasty histories with checks, one by one, so that sweeps and confirmations come to be."""
     told = in_turn(rng, histories(rng, count))
     ingest(url, cut(rng, learned(told, range(NOW - len(told), NOW)), 2))
@@ -137,7 +137,7 @@ def test_a_fault_of_the_whole_store_is_named(
 
 
 def test_damage_to_the_file_is_found(on_any: Run, sqlite_store_url: str, rng: random.Random) -> None:
-    fill_checked(sqlite_store_url, rng, 30)
+    fill_checked(sqlite_store_url, rng, 15)
     path = Path(sqlite_store_url.removeprefix("sqlite:///"))
     size = path.stat().st_size
     with path.open("r+b") as file:
@@ -174,7 +174,7 @@ def test_a_backup_answers_as_the_original_did(
     on_any: Run, store_url: str, tmp_path: Path, rng: random.Random
 ) -> None:
     names, instants = fill(store_url, rng, 60)
-    fill_checked(store_url, rng, 30)
+    fill_checked(store_url, rng, 15)
     copy = f"sqlite:///{tmp_path / 'copy.db'}"
     asked = questions(rng, [*names, "client-1", "nope"], instants, 3_000)
     done = on_any("db", "backup", str(tmp_path / "copy.db"), "--store", store_url, "--json")

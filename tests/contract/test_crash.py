@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from ingest.simulate import Choices, simulate
 from tests.conftest import new_database
 from tests.contents import connected, contents, fingerprint
-from tests.processes import finish, run, start
+from tests.processes import finish, here, start
 
 NewUrl = Callable[[], str]
 
@@ -95,7 +95,7 @@ def kill_again_and_again(url: str, folder: Path, rng: random.Random, *, whole: i
         if number:
             share = (number - 1 + rng.random()) / (kills + 0.5)
             while process.poll() is None and held(url) < share * whole:
-                time.sleep(0.02)
+                time.sleep(0.05)
         time.sleep(rng.random() * (0.05 if number else 1.0))
         process.send_signal(signal.SIGKILL)
         code, _, err = finish(process)
@@ -110,30 +110,31 @@ def undisturbed_and_killed(
 ) -> tuple[str, str]:
     """Ingest a folder into two stores, into the second with kills; gives both URLs."""
     undisturbed, killed = new_url(), new_url()
-    code, _, err = run("ingest", str(folder), "--store", undisturbed, timeout_s=3_600)
-    assert code == 0, err
+    assert here("ingest", str(folder), "--store", undisturbed) == 0
     whole = held(undisturbed)
     left = kill_again_and_again(killed, folder, rng, whole=whole, kills=kills)
     print(f"\n{whole:,} events; killed with {', '.join(f'{count:,}' for count in left)} of them committed")
     assert 2 * len(left) > kills, left  # else it was not killed in the midst, and this shows nothing
-    code, _, err = run("ingest", str(folder), "--store", killed, timeout_s=3_600)
-    assert code == 0, err
+    assert here("ingest", str(folder), "--store", killed) == 0
     return undisturbed, killed
 
 
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
 def test_killed_again_and_again_it_ends_as_if_never_stopped(
-    new_url: NewUrl, rng: random.Random, tmp_path: Path
+    new_url: NewUrl, rng: random.Random, tmp_path: Path, kills: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     seed = rng.randrange(1_000)
-    choices = Choices(things=300, days=1, seed=seed, late=0.1, duplicates=0.2, check_minutes=240)
+    choices = Choices(things=120, days=1, seed=seed, late=0.1, duplicates=0.2, check_minutes=240)
     folder = recorded(tmp_path / "fleet", choices, 24)
-    undisturbed, killed = undisturbed_and_killed(new_url, folder, rng, kills=5)
+    undisturbed, killed = undisturbed_and_killed(new_url, folder, rng, kills=kills)
     wanted, found = contents(undisturbed), contents(killed)
     for table, rows in wanted.items():
         assert found[table] == rows, table
     for table in ("evidence", "quarantine", "checks", "sweeps", "confirmations"):
         assert len(wanted[table]) >= 24, table
-    assert run("rebuild", "--store", killed)[1].endswith(" 0 clients differed\n")
+    capfd.readouterr()
+    assert here("rebuild", "--store", killed) == 0
+    assert capfd.readouterr().out.endswith(" 0 clients differed\n")
 
 
 @pytest.mark.soak

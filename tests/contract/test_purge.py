@@ -31,9 +31,10 @@ from tests.test_readme import HOME
 __all__ = ["on_any", "run"]  # fixtures
 
 EVER = 1 << 50
+CLIENTS = 8  # of a store that is purged while others write
 
 
-def fill(url: str, rng: random.Random, count: int = 12) -> int:
+def fill(url: str, rng: random.Random, count: int = 6) -> int:
     """Write long histories as they came; gives an instant amid them."""
     told = as_it_came(rng, [long_history(rng, client_id(number)) for number in range(count)])
     write(url, told, rng)
@@ -181,7 +182,7 @@ def test_a_purge_that_was_killed_is_finished_by_the_next(
 def test_others_write_while_a_store_is_purged(
     postgres_store_url: str, tmp_path: Path, rng: random.Random
 ) -> None:
-    told = as_it_came(rng, [long_history(rng, client_id(number)) for number in range(16)])
+    told = as_it_came(rng, [long_history(rng, client_id(number)) for number in range(CLIENTS)])
     stamps = sorted(stamp(each) for _, each in told)
     horizon_ms = stamps[len(stamps) // 2]
     before = [one for one in told if one[0] < horizon_ms + DAY_MS]
@@ -196,9 +197,9 @@ def test_others_write_while_a_store_is_purged(
             turn,
         )
         for turn in range(40)
-        for number in range(16)
+        for number in range(CLIENTS)
     ]
-    batches = [late[at : at + 16] for at in range(0, len(late), 16)]
+    batches = [late[at : at + CLIENTS] for at in range(0, len(late), CLIENTS)]
     going, over = threading.Event(), threading.Event()
     counted: list[int] = []
 
@@ -227,7 +228,7 @@ def test_others_write_while_a_store_is_purged(
     with open_writer(parse_url(whole)) as store, Writer(store, clock=lambda: LATEST) as writer:
         for batch in batches:
             writer.write(batch, source="test")
-    names = [client_id(number) for number in range(16)]
+    names = [client_id(number) for number in range(CLIENTS)]
     asked = [horizon_ms, horizon_ms + DAY_MS // 2, LATEST + 100_000]
     assert seen_from(postgres_store_url, names, horizon_ms, asked) == seen_from(
         whole, names, horizon_ms, asked

@@ -24,7 +24,7 @@ from ingest.files import BATCH
 from tests.contents import contents
 from tests.contract.test_bad_input import lines
 from tests.contract.test_crash import held
-from tests.processes import COMMAND, HOME, run
+from tests.processes import COMMAND, HOME, here, run
 
 AT = "2026-10-01T00:00:00Z"
 MEBIBYTE = 1 << 20
@@ -58,8 +58,7 @@ def folder(tmp_path: Path) -> Path:
 def assert_completed(store: Path, folder: Path, tmp_path: Path) -> None:
     """Ingest again, and compare with a store that nothing ever happened to."""
     for path in (store, tmp_path / "undisturbed.db"):
-        code, _, err = run("ingest", str(folder), "--store", str(path))
-        assert code == 0, err
+        assert here("ingest", str(folder), "--store", str(path)) == 0
     assert is_sound(store)
     assert contents(f"sqlite:///{store}") == contents(f"sqlite:///{tmp_path / 'undisturbed.db'}")
 
@@ -131,7 +130,7 @@ def public() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="thingline-test-"))
     (folder / "events.ndjson").write_text("".join(lines(range(50))))
     (folder / "more.ndjson").write_text("".join(lines(range(50, 60))))
-    assert run("ingest", str(folder / "events.ndjson"), "--store", str(folder / "store.db"))[0] == 0
+    assert here("ingest", str(folder / "events.ndjson"), "--store", str(folder / "store.db")) == 0
     yield folder
     folder.chmod(0o755)
     shutil.rmtree(folder)
@@ -186,14 +185,16 @@ def test_a_store_that_may_not_be_written_is_an_error_and_stays_as_it_is(public: 
         assert (code, out) == (3, "")
         assert "for a reader too" in said(err)
     public.chmod(0o755)
-    assert run("ingest", str(public / "more.ndjson"), "--store", str(store))[0] == 0
+    assert here("ingest", str(public / "more.ndjson"), "--store", str(store)) == 0
     assert held(f"sqlite:///{store}") == 60
 
 
 # --- Another writer -----------------------------------------------------------------------------------------
 
 
-def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The first is fed line by line, so that it is at work while others come; readers read on meanwhile."""
     store = tmp_path / "store.db"
     url = f"sqlite:///{store}"
@@ -214,12 +215,13 @@ def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(tmp_path: 
             assert time.monotonic() < until_s
             time.sleep(0.05)
         for command in (("ingest", str(tmp_path / "other.ndjson")), ("rebuild",)):
-            code, out, err = run(*command, "--store", str(store))
-            assert (code, out) == (3, "")
-            assert "Another process is writing to this store" in said(err)
-            assert run("at", "client-1", AT, "--client", "--store", str(store))[0] == 0
+            capfd.readouterr()
+            assert here(*command, "--store", str(store)) == 3
+            out, err = capfd.readouterr()
+            assert (out, "Another process is writing to this store" in said(err)) == ("", True)
+            assert here("at", "client-1", AT, "--client", "--store", str(store)) == 0
             assert held(url) == BATCH  # the next is folded, and waits for the one after it
         out_bytes, err_bytes = first.communicate("".join(told[110_000:]).encode(), timeout=60)
     assert (first.returncode, out_bytes[:34]) == (0, b"130,000 records: 130,000 events, 0"), err_bytes
     assert held(url) == 130_000
-    assert run("ingest", str(tmp_path / "other.ndjson"), "--store", str(store))[0] == 0
+    assert here("ingest", str(tmp_path / "other.ndjson"), "--store", str(store)) == 0

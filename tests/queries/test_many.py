@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -49,11 +49,12 @@ def lives(rng: random.Random) -> list[Event]:
     return events
 
 
-@pytest.fixture(params=["watched", "always"])
-def asked_of(
-    request: pytest.FixtureRequest, store_url: str, rng: random.Random
-) -> Iterator[tuple[History, list[int], list[int]]]:
-    """Give an opened store, instants worth asking about, and moments of learning."""
+@pytest.fixture(scope="module", params=["watched", "always"])
+def lived(
+    request: pytest.FixtureRequest, new_shared_url: Callable[[], str], shared_rng: random.Random
+) -> tuple[str, list[int], list[int]]:
+    """Give the URL of a store, instants worth asking about, and moments of learning."""
+    url, rng = new_shared_url(), shared_rng
     events = lives(rng)
     stamps = sorted(event.at_ms for event in events)
     moments = sorted(rng.choices(range(stamps[-1], stamps[-1] + 50), k=len(events)))
@@ -63,13 +64,12 @@ def asked_of(
             low, high = sorted(rng.sample(stamps, 2))
             items.append(Learned(Watch("sqs", low, high + 1), 0, known))
         items.sort(key=lambda item: item.known_at_ms or 0)
-    with open_writer(parse_url(store_url)) as store, Writer(store) as writer:
+    with open_writer(parse_url(url)) as store, Writer(store) as writer:
         while items:
             writer.write(items[:100], source="test")
             del items[:100]
     instants = [stamp + step for stamp in stamps for step in (-1, 0, 1)]
-    with thingline.open(store_url) as opened:
-        yield opened, instants, [moments[0] - 1, *moments]
+    return url, instants, [moments[0] - 1, *moments]
 
 
 def alone(opened: History, question: Question) -> tuple[object, ...]:
@@ -115,29 +115,30 @@ def drawn(rng: random.Random, instants: list[int], moments: list[int], count: in
 
 @pytest.mark.parametrize("batch", [7, 150, 100_000])
 def test_many_questions_give_what_each_gives_alone(
-    asked_of: tuple[History, list[int], list[int]],
+    lived: tuple[str, list[int], list[int]],
     rng: random.Random,
     monkeypatch: pytest.MonkeyPatch,
     batch: int,
 ) -> None:
-    opened, instants, moments = asked_of
+    url, instants, moments = lived
     monkeypatch.setattr(history_module, "BATCH", batch)
     questions = drawn(rng, instants, moments, 2_500)
-    rows = list(opened.transitions("long"))[300:310]
-    window = range(rows[0].seen.at_ms, rows[-1].seen.at_ms, MINUTE_MS)
-    questions += [Question("long", at_ms) for at_ms in window]
-    replies = list(opened.ask(iter(questions)))
-    assert len(replies) == len(questions)
     kinds = set()
-    line = ReplyLines().line
-    for question, reply in zip(questions, replies, strict=True):
-        assert line(reply) == json_line(reply_json(reply))
-        assert told(reply) == alone(opened, question), question
-        assert reply.thing_name == question.thing_name
-        if reply.answer is not None:
-            assert (reply.at_ms, reply.known_at) == (reply.answer.at_ms, reply.answer.known_at)
-            assert reply.at_ms == question.at
-        kinds.add(type(reply.error))
+    with thingline.open(url) as opened:
+        rows = list(opened.transitions("long"))[300:310]
+        window = range(rows[0].seen.at_ms, rows[-1].seen.at_ms, MINUTE_MS)
+        questions += [Question("long", at_ms) for at_ms in window]
+        replies = list(opened.ask(iter(questions)))
+        assert len(replies) == len(questions)
+        line = ReplyLines().line
+        for question, reply in zip(questions, replies, strict=True):
+            assert line(reply) == json_line(reply_json(reply))
+            assert told(reply) == alone(opened, question), question
+            assert reply.thing_name == question.thing_name
+            if reply.answer is not None:
+                assert (reply.at_ms, reply.known_at) == (reply.answer.at_ms, reply.answer.known_at)
+                assert reply.at_ms == question.at
+            kinds.add(type(reply.error))
     assert kinds == {type(None), InvalidRequest, ResourceNotFound, IndexNotReady}
 
 

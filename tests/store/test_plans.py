@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -126,10 +126,10 @@ def sweeps() -> Iterator[dict[str, Any]]:
             }
 
 
-@pytest.fixture
-def stored(store_url: str, rng: random.Random) -> Iterator[Store]:
-    url = parse_url(store_url)
-    events = sorted(lived(rng), key=lambda event: event.at_ms)
+@pytest.fixture(scope="module")
+def stored(new_shared_url: Callable[[], str], shared_rng: random.Random) -> Iterator[Store]:
+    url = parse_url(new_shared_url())
+    events = sorted(lived(shared_rng), key=lambda event: event.at_ms)
     with open_writer(url) as store, Writer(store) as writer:
         writer.write([Learned(event, 0, event.at_ms + 5_000) for event in events], source="test")
         with store.engine.begin() as connection:
