@@ -31,6 +31,7 @@ LATEST = "latest"  # what comes from now on
 RECORDS = 2_000  # a call; Kinesis gives 10,000 or 10 MiB at most
 _EMPTY_S = 1.0  # between calls that bring nothing; a shard takes five a second
 _BUSY_S = 0.2
+_LIST_MS = 30_000  # from one look for shards to the next
 _BEAT_MS = 10_000  # how often it is said that a shard records, where nothing comes
 _PAUSES_S = (1, 2, 5, 15, 30, 60)
 _CLOSED = "closed"  # position of a shard that was read to its end
@@ -76,11 +77,14 @@ class KinesisSource:
     def run(self, inbox: Inbox, stop: threading.Event) -> None:
         """Read the shards that are ours until `stop` is set."""
         threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
-        closed: set[str] = set()
-        failures = 0
+        shards: dict[str, dict[str, Any]] = {}
+        listed_ms = failures = 0
         while not stop.is_set():
             try:
-                shards = {shard["ShardId"]: shard for shard in self._shards()}
+                if self._look.is_set() or self._clock() - listed_ms > _LIST_MS:
+                    self._look.clear()
+                    shards = {shard["ShardId"]: shard for shard in self._shards()}
+                    listed_ms = self._clock()
                 at = saved(self._store, self.name)
                 closed = {part for part, position in at.items() if position == _CLOSED}
                 open_shards = [part for part in shards if part not in closed]
@@ -120,8 +124,7 @@ class KinesisSource:
         """Wait until leases are to be renewed, a shard came to its end, or it is time to stop."""
         for _ in range(LEASE_MS // 4 // 200):
             if stop.is_set() or self._look.wait(0.2):
-                break
-        self._look.clear()
+                return
 
     # --- The stream -----------------------------------------------------------------------------------------
 

@@ -17,7 +17,10 @@ from store.clock import Clock, system_clock
 from store.engine import Store, translated
 from store.schema import leases, positions
 
-LEASE_MS = 30_000  # an ingester that died gives up its parts within that
+LEASE_MS = 10_000  # an ingester that died gives up its parts within that
+_INGESTER = (
+    "ingester "  # a lease of this and the owner's name says that it is there, though it holds nothing yet
+)
 
 
 class Position(NamedTuple):
@@ -70,24 +73,23 @@ class Leases:
                     leases.c.source == self._source
                 )
             ).all()
-            live = {row.part: row.owner for row in rows if row.until_ms > now_ms and row.part in parts}
-            owners = {*live.values(), self.owner}
+            live = {row.part: row.owner for row in rows if row.until_ms > now_ms}
+            owners = {owner for part, owner in live.items() if part.startswith(_INGESTER)} | {self.owner}
             share = -(-len(parts) // len(owners))
-            held = sorted(part for part, owner in live.items() if owner == self.owner)
+            held = sorted(part for part in parts if live.get(part) == self.owner)
             free = sorted(part for part in parts if part not in live)
             held = [*held, *free[: max(0, share - len(held))]][:share]  # what is too much goes to the others
+            ours = [*held, _INGESTER + self.owner]
+            mine = sa.or_(leases.c.owner == self.owner, leases.c.part.in_(ours))
+            connection.execute(sa.delete(leases).where(leases.c.source == self._source, mine))
+            until_ms = now_ms + LEASE_MS
             connection.execute(
-                sa.delete(leases).where(leases.c.source == self._source, leases.c.owner == self.owner)
+                sa.insert(leases),
+                [
+                    {"source": self._source, "part": part, "owner": self.owner, "until_ms": until_ms}
+                    for part in ours
+                ],
             )
-            for part in held:
-                connection.execute(
-                    sa.delete(leases).where(leases.c.source == self._source, leases.c.part == part)
-                )
-                connection.execute(
-                    sa.insert(leases).values(
-                        source=self._source, part=part, owner=self.owner, until_ms=now_ms + LEASE_MS
-                    )
-                )
             return set(held)
 
     def release(self) -> None:

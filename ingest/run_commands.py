@@ -37,12 +37,13 @@ _FOR_EVER_S = float("inf")
 @click.command(
     "run",
     **described(
-        "Take events in as they come, for ever: from SQS queues that AWS IoT rules write to; and ask AWS's API about"
-        " the fleet meanwhile, which finds what events were lost (docs/checks.md). What was received is deleted from"
+        "Take events in as they come, for ever: from the SQS queues and Kinesis streams that AWS IoT rules write to; and"
+        " ask AWS's API about the fleet meanwhile, which finds what events were lost (docs/checks.md). What was received is deleted from"
         " its queue once it is committed; killed at any point, nothing is lost and nothing doubled. It waits for a"
         " PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it in seconds. AWS"
         " credentials and the Region are found as the AWS CLI finds them.",
         "thingline run --sqs https://sqs.eu-west-1.amazonaws.com/123456789012/iot-events --check-every 15m",
+        "thingline run --kinesis iot-events --store postgresql://HOST/DB",
         "thingline run --config thingline.toml --log-format json",
         "thingline run --sqs URL --store postgresql://HOST/DB --metrics-port 9464",
     ),
@@ -50,6 +51,9 @@ _FOR_EVER_S = float("inf")
 @click.option("--config", "config", type=click.Path(path_type=Path), help="Settings in TOML: docs/run.md.")
 @click.option(
     "--sqs", "queues", multiple=True, metavar="URL", help="A queue to receive from; may be repeated."
+)
+@click.option(
+    "--kinesis", "streams", multiple=True, metavar="STREAM", help="A stream to read; may be repeated."
 )
 @click.option(
     "--check-every", metavar="DURATION", help="Ask AWS about every thing once in that time: 15m, 1h."
