@@ -112,12 +112,14 @@ def failure_of(error: Exception) -> Failure:
     """Read what boto3 raised. Never raises; of secrets the message holds none, for AWS's messages hold none."""
     from botocore import exceptions as known
 
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, known.ClientError):
         said = error.response.get("Error", {})
         code = str(said.get("Code", "Unknown"))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return Failure(_trouble(code, status), code, f"{code}: {said.get('Message') or text}")
+        return Failure(
+            _trouble(code, status), code, f"{code}: {str(said.get('Message') or text).rstrip('.')}"
+        )
     name = type(error).__name__
     if isinstance(
         error, (known.NoCredentialsError, known.PartialCredentialsError, known.CredentialRetrievalError)

@@ -47,6 +47,9 @@ class JsonFake:
         self._server.shutdown()
         self._server.server_close()
 
+    def has_failed(self, calls: int) -> bool:
+        return self.failed >= calls
+
     @property
     def environment(self) -> dict[str, str]:
         """Give what leads boto3 here."""
