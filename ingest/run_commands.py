@@ -40,8 +40,8 @@ _FOR_EVER_S = float("inf")
         "Take events in as they come, for ever, from the SQS queues and Kinesis streams that AWS IoT rules write to;"
         " and ask AWS's API about the fleet meanwhile, which finds what events were lost (docs/checks.md). What was"
         " received is deleted from its queue once it is committed; killed at any point, nothing is lost and nothing"
-        " doubled. It waits for a PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it"
-        " in seconds. AWS credentials and the Region are found as the AWS CLI finds them. docs/run.md says more.",
+        " doubled. It waits for a PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end"
+        " it in seconds. AWS credentials and the Region are found as the AWS CLI finds them. docs/run.md says more.",
         "thingline run --sqs https://sqs.eu-west-1.amazonaws.com/123456789012/iot-events --check-every 15m",
         "thingline run --kinesis iot-events --store postgresql://HOST/DB",
         "thingline run --config thingline.toml --log-format json",
