@@ -85,6 +85,7 @@ class Runner:
 
     def run(self, writer: Writing) -> None:
         """Run until `stop`. Raises SourceError where a source cannot go on, once all that came is written."""
+        before, threading.excepthook = threading.excepthook, self._broken
         threads = [self._start(source) for source in self._sources]
         closing = threading.Thread(target=self._close, args=(threads,), daemon=True)
         closing.start()
@@ -101,6 +102,7 @@ class Runner:
             until_s = time.monotonic() + _LAST_S
             for source in self._sources:
                 source.end(within_s=max(0.1, until_s - time.monotonic()))
+            threading.excepthook = before
         if self._failure is not None:
             raise self._failure
 
@@ -111,16 +113,17 @@ class Runner:
             except SourceError as error:
                 self._failure = error
                 self.stop()
-            except Exception as error:  # a bug of ours; the others must not go on as if all were well
-                log.exception("%s failed", source.name)
-                self._failure = SourceError(
-                    f"{source.name} failed: {error!r}; this is a bug, please report it."
-                )
-                self.stop()
 
         thread = threading.Thread(target=run, name=source.name, daemon=True)
         thread.start()
         return thread
+
+    def _broken(self, what: threading.ExceptHookArgs) -> None:
+        """End where a thread of any source ends by a bug of ours: the others must not go on as if all were well."""
+        name = "a thread" if what.thread is None else what.thread.name
+        log.error("%s failed", name, exc_info=what.exc_value)
+        self._failure = SourceError(f"{name} failed: {what.exc_value!r}; this is a bug, please report it.")
+        self.stop()
 
     def _close(self, threads: Sequence[threading.Thread]) -> None:
         """Close the inbox once all sources have ended, or have been waited for long enough."""
