@@ -84,6 +84,7 @@ def command_line() -> Any:
     """Add up the commands of both sides."""
     import click
 
+    from ingest.aws_commands import COMMANDS as SETTING_UP
     from ingest.care_commands import COMMANDS as CARING
     from ingest.care_commands import LOOKING_AFTER
     from ingest.check_commands import COMMANDS as CHECKING
@@ -112,6 +113,7 @@ def command_line() -> Any:
         *COVERING,
         *SIMULATING,
         *CARING,
+        *SETTING_UP,
         selftest_command(),
     ):
         group.add_command(command)
