@@ -13,15 +13,16 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from ingest.aws import Account, Failure, Trouble, errors, failure_of
+from ingest.aws import Account, errors, failure_of
 from ingest.decode import decode_message
 from ingest.inbox import Delivery, Inbox
 from ingest.ledger import Watched
 from ingest.positions import LEASE_MS, Leases, saved
+from ingest.standing import Standing
 from ingest.tally import Tally
 from store.clock import Clock, system_clock
 from store.engine import Store
-from store.errors import SourceError, StoreError
+from store.errors import StoreError
 from store.model import Learned, Rejected
 
 log = logging.getLogger("thingline.kinesis")
@@ -33,7 +34,6 @@ _EMPTY_S = 1.0  # between calls that bring nothing; a shard takes five a second
 _BUSY_S = 0.2
 _LIST_MS = 30_000  # from one look for shards to the next
 _BEAT_MS = 10_000  # how often it is said that a shard records, where nothing comes
-_PAUSES_S = (1, 2, 5, 15, 30, 60)
 _CLOSED = "closed"  # position of a shard that was read to its end
 _AT = re.compile(r"@([0-9]{1,15})")  # ... of one of which nothing was read yet: from that moment on
 
@@ -60,19 +60,18 @@ class KinesisSource:
         self._start = start
         self._clock = clock
         self._unbroken_ms: int | None = None
-        self._failing = threading.Event()
+        self._standing = Standing(
+            self.name,
+            tally,
+            what="stream",
+            permissions="kinesis:DescribeStreamSummary, kinesis:ListShards, kinesis:GetShardIterator"
+            " and kinesis:GetRecords",
+        )
         self._look = threading.Event()  # a shard came to its end: there may be others
-        tally.begins(self.name)
 
     def check(self) -> None:
         """Ask for the stream. Raises SourceError where it is not there or not ours to read."""
-        try:
-            self._describe()
-        except errors() as error:
-            failure = failure_of(error)
-            if failure.trouble is not Trouble.AWAY:
-                raise SourceError(f"{self.name}: {failure.message}. {_advice(failure)}") from error
-            log.warning("%s does not answer: %s", self.name, failure.message)
+        self._standing.first(self._describe)
 
     def run(self, inbox: Inbox, stop: threading.Event) -> None:
         """Read the shards that are ours until `stop` is set."""
@@ -90,7 +89,7 @@ class KinesisSource:
                 open_shards = [part for part in shards if part not in closed]
                 held = self._leases.hold(open_shards)
             except errors() as error:
-                self._failed(failure_of(error), stop, failures)
+                self._standing.failed(failure_of(error), stop, failures)
                 failures += 1
                 continue
             except StoreError as error:  # the writer waits for it, and says so
@@ -177,13 +176,11 @@ class KinesisSource:
                 failure = failure_of(error)
                 iterator = None  # it may have expired: after five minutes, or with other credentials
                 if failure.code != "ExpiredIteratorException":
-                    self._failed(failure, stop, failures)
+                    self._standing.failed(failure, stop, failures)
                     failures += 1
                 continue
             failures = 0
-            if self._failing.is_set():
-                self._failing.clear()
-                log.info("%s answers again", self.name)
+            self._standing.answered()
             records, iterator = answer["Records"], answer.get("NextShardIterator")
             is_closed = iterator is None
             if records:
@@ -216,28 +213,3 @@ class KinesisSource:
             watched=Watched(since_ms, now_ms, self._unbroken_ms),
             position=(part, position),
         )
-
-    def _failed(self, failure: Failure, stop: threading.Event, failures: int) -> None:
-        """Say what is wrong, once; wait before the next try. While it lasts nobody says that the path records."""
-        self._tally.failed(self.name, failure.trouble.value)
-        if not self._failing.is_set() and failure.trouble is not Trouble.THROTTLED:
-            self._failing.set()
-            log.error("%s: %s. %s", self.name, failure.message, _advice(failure))
-        stop.wait(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
-
-
-def _advice(failure: Failure) -> str:
-    match failure.trouble:
-        case Trouble.GONE:
-            return "Create the stream and let the rule write to it; reading goes on when it is there."
-        case Trouble.DENIED:
-            return (
-                "Allow kinesis:DescribeStreamSummary, kinesis:ListShards, kinesis:GetShardIterator and"
-                " kinesis:GetRecords on it."
-            )
-        case Trouble.CREDENTIALS:
-            return "Renew the credentials; reading goes on with the new ones where boto3 can find them."
-        case Trouble.REFUSED:
-            return "Check the name of the stream, and its Region."
-        case _:
-            return "Trying again."

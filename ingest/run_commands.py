@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,19 @@ def run(
     from ingest.tally import Tally
     from store.model import DEFAULT_REALM
 
-    settings = _settings(config, queues, streams, check_every, profile, region, metrics_port, url, realm)
+    settings = _settings(
+        config,
+        {
+            "store": url,
+            "realm": realm,
+            "profile": profile,
+            "region": region,
+            "sqs": [{"url": each} for each in queues],
+            "kinesis": [{"stream": each} for each in streams],
+            "checks": check_every and {"every": check_every},
+            "metrics": metrics_port and {"port": metrics_port},
+        },
+    )
     redact = redaction_in(redacted, key_file)
     place = parse_url(settings.store)
     with _logging(log_format) as log, ExitStack() as stack:
@@ -137,37 +149,19 @@ def run(
     return 0
 
 
-def _settings(
-    config: Path | None,
-    queues: tuple[str, ...],
-    streams: tuple[str, ...],
-    check_every: str | None,
-    profile: str | None,
-    region: str | None,
-    metrics_port: int | None,
-    url: str | None,
-    realm: str | None,
-) -> Settings:
-    """Lay the options over the file. Raises UsageError where nothing is left to receive from."""
+def _settings(config: Path | None, said: Mapping[str, Any]) -> Settings:
+    """Lay what the command line said over the file. Raises UsageError where nothing is left to receive from."""
     import msgspec
 
-    from ingest.settings import Checks, Kinesis, Metrics, Settings, Sqs, read_settings
+    from ingest.settings import Settings, read_settings
 
     settings = Settings() if config is None else read_settings(config)
     try:
-        said: dict[str, Any] = {
-            "store": url,
-            "realm": realm,
-            "profile": profile,
-            "region": region,
-            "sqs": tuple(msgspec.convert({"url": each}, Sqs) for each in queues) or None,
-            "kinesis": tuple(msgspec.convert({"stream": each}, Kinesis) for each in streams) or None,
-            "checks": None if check_every is None else msgspec.convert({"every": check_every}, Checks),
-            "metrics": None if metrics_port is None else msgspec.convert({"port": metrics_port}, Metrics),
-        }
+        given = msgspec.convert({name: value for name, value in said.items() if value}, Settings)
     except msgspec.ValidationError as error:
         raise UsageError(f"That cannot be run: {error}.") from error
-    settings = msgspec.structs.replace(settings, **{n: v for n, v in said.items() if v is not None})
+    over = {name: getattr(given, name) for name, value in said.items() if value}
+    settings = msgspec.structs.replace(settings, **over)
     if not settings.has_sources:
         raise UsageError(
             "There is nothing to receive from; give --sqs URL, --kinesis STREAM or --check-every, or --config FILE."

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ingest.aws import Account, Failure, Trouble, errors, failure_of
+from ingest.aws import Account, errors, failure_of
 from ingest.decode import decode_message
 from ingest.inbox import Delivery, Inbox
 from ingest.ledger import Watched
+from ingest.standing import Standing
 from ingest.tally import Tally
 from store.clock import Clock, system_clock
-from store.errors import SourceError
 from store.model import Learned, Rejected
 
 log = logging.getLogger("thingline.sqs")
@@ -28,7 +28,6 @@ log = logging.getLogger("thingline.sqs")
 PAGE = 10  # messages a call: SQS's most
 POLL_S = 4  # how long a call waits for a message; at the end it is waited for, lest it take messages along
 HIDDEN_S = 120  # how long a message that we hold is hidden from others, unless we say so again
-_PAUSES_S = (1, 2, 5, 15, 30, 60)  # after failures in a row
 _PAGES_HELD = 500  # deliveries of one queue that wait at once: with more, others could do them sooner
 
 
@@ -67,20 +66,18 @@ class SqsSource:
         self._numbers = iter(range(1 << 62))
         self._changed = threading.Condition()
         self._busy = threading.Event()
-        self._failing = threading.Event()
+        self._standing = Standing(
+            self.name,
+            tally,
+            what="queue",
+            permissions="sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility and sqs:GetQueueAttributes",
+        )
         self._ended = threading.Event()
         self._unbroken_ms: int | None = None
-        tally.begins(self.name)
 
     def check(self) -> None:
         """Ask for the queue's attributes. Raises SourceError where it is not there or not ours to read."""
-        try:
-            self._learn_attributes()
-        except errors() as error:
-            failure = failure_of(error)
-            if failure.trouble is not Trouble.AWAY:
-                raise SourceError(f"{self.name}: {failure.message}. {_advice(failure)}") from error
-            log.warning("%s does not answer: %s", self.name, failure.message)
+        self._standing.first(self._learn_attributes)
 
     def run(self, inbox: Inbox, stop: threading.Event) -> None:
         """Receive until `stop` is set, then delete what is committed by then, for as long as `end` is not called."""
@@ -123,13 +120,12 @@ class SqsSource:
                     self._learn_attributes()
                 messages = self._receive(POLL_S if number == 0 else 0)
             except errors() as error:
-                self._failed(failure_of(error), stop, failures)
+                self._unbroken_ms = None  # the queue may be another one afterwards
+                self._standing.failed(failure_of(error), stop, failures)
                 failures += 1
                 continue
             failures = 0
-            if self._failing.is_set():
-                self._failing.clear()
-                log.info("%s answers again", self.name)
+            self._standing.answered()
             if len(messages) >= PAGE // 2:
                 self._busy.set()
             elif not messages:
@@ -240,34 +236,6 @@ class SqsSource:
             log.warning("%s: the visibility of messages could not be changed: %s", self.name, error)
             return False
         return True
-
-    # --- Failures -------------------------------------------------------------------------------------------
-
-    def _failed(self, failure: Failure, stop: threading.Event, failures: int) -> None:
-        """Say what is wrong, once; wait before the next try. While it lasts nobody says that the path records."""
-        self._tally.failed(self.name, failure.trouble.value)
-        self._unbroken_ms = None  # the queue may be another one afterwards
-        if not self._failing.is_set():
-            self._failing.set()
-            log.error("%s: %s. %s", self.name, failure.message, _advice(failure))
-        stop.wait(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
-
-
-def _advice(failure: Failure) -> str:
-    match failure.trouble:
-        case Trouble.GONE:
-            return "Create the queue and let the rule write to it; receiving goes on when it is there."
-        case Trouble.DENIED:
-            return (
-                "Allow sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility and"
-                " sqs:GetQueueAttributes on it."
-            )
-        case Trouble.CREDENTIALS:
-            return "Renew the credentials; receiving goes on with the new ones where boto3 can find them."
-        case Trouble.REFUSED:
-            return "Check the URL of the queue, and its Region."
-        case _:
-            return "Trying again."
 
 
 def _nothing() -> None:
