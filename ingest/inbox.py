@@ -26,6 +26,7 @@ class Delivery(NamedTuple):
     weight: int = 0  # bytes, as they came
     settle: Callable[[], None] = _nothing  # called once, after the commit, in the writer's thread: be quick
     watched: Watched | None = None
+    position: tuple[str, str] | None = None  # of a part of the source, up to where it is read with this
 
 
 class Source(Protocol):

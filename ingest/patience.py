@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from ingest.ledger import Stretch
+from ingest.positions import Position
 from ingest.writer import Counts, Writer
 from store.clock import Clock, system_clock
 from store.engine import Store, check_revision
@@ -60,7 +61,12 @@ class PatientWriter:
                 writer.close()
 
     def write(
-        self, batch: Sequence[Learned | Rejected], *, source: str, watched: Sequence[Stretch] = ()
+        self,
+        batch: Sequence[Learned | Rejected],
+        *,
+        source: str,
+        watched: Sequence[Stretch] = (),
+        positions: Sequence[Position] = (),
     ) -> Counts:
         """Write one batch as one transaction, as often as it takes. Idempotent.
 
@@ -73,7 +79,7 @@ class PatientWriter:
             try:
                 if self._writer is None:
                     self._writer = self._back()
-                counts = self._writer.write(batch, source=source, watched=watched)
+                counts = self._writer.write(batch, source=source, watched=watched, positions=positions)
             except StoreAway as away:
                 self.close()
                 now_s = time.monotonic()

@@ -18,6 +18,7 @@ from typing import Protocol
 from ingest.counts import Counts
 from ingest.inbox import Delivery, Inbox, Source
 from ingest.ledger import Ledger, Stretch
+from ingest.positions import Position
 from ingest.redact import Redaction
 from ingest.tally import Tally
 from store.clock import Clock, system_clock
@@ -36,7 +37,14 @@ Items = Sequence[Learned | Rejected]
 class Writing(Protocol):
     """What a runner writes with: a PatientWriter."""
 
-    def write(self, batch: Items, *, source: str, watched: Sequence[Stretch] = ()) -> Counts: ...
+    def write(
+        self,
+        batch: Items,
+        *,
+        source: str,
+        watched: Sequence[Stretch] = (),
+        positions: Sequence[Position] = (),
+    ) -> Counts: ...
 
 
 class Stopped(Exception):
@@ -131,8 +139,10 @@ class Runner:
                 items = list(map(self._redact.record, items))
             said = [(source, each.watched) for each in deliveries if each.watched is not None]
             watched = self._ledger.plan(said)
-            if items or watched:
-                counts = writer.write(items, source=source, watched=watched)
+            reached = dict(each.position for each in deliveries if each.position is not None)
+            positions = [Position(source, *each) for each in reached.items()]
+            if items or watched or positions:
+                counts = writer.write(items, source=source, watched=watched, positions=positions)
                 if self._ledger.gaps(watched):
                     self._on_gap()
                 self._ledger.wrote(watched)

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from ingest.inbox import Source
+    from ingest.kinesis import KinesisSource
     from ingest.poller import Poller
     from ingest.settings import Settings
     from ingest.sqs import SqsSource
     from ingest.tally import Tally
+    from store.engine import Store
 
 _FOR_EVER_S = float("inf")
 
@@ -35,12 +37,13 @@ _FOR_EVER_S = float("inf")
 @click.command(
     "run",
     **described(
-        "Take events in as they come, for ever: from SQS queues that AWS IoT rules write to; and ask AWS's API about"
-        " the fleet meanwhile, which finds what events were lost (docs/checks.md). What was received is deleted from"
-        " its queue once it is committed; killed at any point, nothing is lost and nothing doubled. It waits for a"
-        " PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it in seconds. AWS"
-        " credentials and the Region are found as the AWS CLI finds them.",
+        "Take events in as they come, for ever, from the SQS queues and Kinesis streams that AWS IoT rules write to;"
+        " and ask AWS's API about the fleet meanwhile, which finds what events were lost (docs/checks.md). What was"
+        " received is deleted from its queue once it is committed; killed at any point, nothing is lost and nothing"
+        " doubled. It waits for a PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it in"
+        " seconds. AWS credentials and the Region are found as the AWS CLI finds them. docs/run.md says more.",
         "thingline run --sqs https://sqs.eu-west-1.amazonaws.com/123456789012/iot-events --check-every 15m",
+        "thingline run --kinesis iot-events --store postgresql://HOST/DB",
         "thingline run --config thingline.toml --log-format json",
         "thingline run --sqs URL --store postgresql://HOST/DB --metrics-port 9464",
     ),
@@ -48,6 +51,9 @@ _FOR_EVER_S = float("inf")
 @click.option("--config", "config", type=click.Path(path_type=Path), help="Settings in TOML: docs/run.md.")
 @click.option(
     "--sqs", "queues", multiple=True, metavar="URL", help="A queue to receive from; may be repeated."
+)
+@click.option(
+    "--kinesis", "streams", multiple=True, metavar="STREAM", help="A stream to read; may be repeated."
 )
 @click.option(
     "--check-every", metavar="DURATION", help="Ask AWS about every thing once in that time: 15m, 1h."
@@ -71,6 +77,7 @@ _FOR_EVER_S = float("inf")
 def run(
     config: Path | None,
     queues: tuple[str, ...],
+    streams: tuple[str, ...],
     check_every: str | None,
     profile: str | None,
     region: str | None,
@@ -87,14 +94,16 @@ def run(
     from ingest.tally import Tally
     from store.model import DEFAULT_REALM
 
-    settings = _settings(config, queues, check_every, profile, region, metrics_port, url, realm)
+    settings = _settings(config, queues, streams, check_every, profile, region, metrics_port, url, realm)
     redact = redaction_in(redacted, key_file)
     place = parse_url(settings.store)
     with _logging(log_format) as log, ExitStack() as stack:
         tally = Tally()
-        queues_of, poller = _queues(settings, tally), _poller(settings, place, log.warning)
-        sources: list[Source] = [*queues_of, *([] if poller is None else [poller])]
+        received, poller = _queues(settings, tally), _poller(settings, place, log.warning)
         store = stack.enter_context(open_writer(place))
+        sources: list[Source] = [*received, *_streams(settings, tally, store)]
+        if poller is not None:
+            sources.append(poller)
         on_gap = _nothing if poller is None else poller.sweep_soon
         runner = Runner(sources, Ledger(store), tally, redact=redact, on_gap=on_gap)
         stack.enter_context(_stopping(runner.stop))
@@ -131,6 +140,7 @@ def run(
 def _settings(
     config: Path | None,
     queues: tuple[str, ...],
+    streams: tuple[str, ...],
     check_every: str | None,
     profile: str | None,
     region: str | None,
@@ -141,7 +151,7 @@ def _settings(
     """Lay the options over the file. Raises UsageError where nothing is left to receive from."""
     import msgspec
 
-    from ingest.settings import Checks, Metrics, Settings, Sqs, read_settings
+    from ingest.settings import Checks, Kinesis, Metrics, Settings, Sqs, read_settings
 
     settings = Settings() if config is None else read_settings(config)
     try:
@@ -151,6 +161,7 @@ def _settings(
             "profile": profile,
             "region": region,
             "sqs": tuple(msgspec.convert({"url": each}, Sqs) for each in queues) or None,
+            "kinesis": tuple(msgspec.convert({"stream": each}, Kinesis) for each in streams) or None,
             "checks": None if check_every is None else msgspec.convert({"every": check_every}, Checks),
             "metrics": None if metrics_port is None else msgspec.convert({"port": metrics_port}, Metrics),
         }
@@ -159,7 +170,7 @@ def _settings(
     settings = msgspec.structs.replace(settings, **{n: v for n, v in said.items() if v is not None})
     if not settings.has_sources:
         raise UsageError(
-            "There is nothing to receive from; give --sqs URL or --check-every, or --config FILE."
+            "There is nothing to receive from; give --sqs URL, --kinesis STREAM or --check-every, or --config FILE."
         )
     return settings
 
@@ -176,6 +187,29 @@ def _queues(settings: Settings, tally: Tally) -> list[SqsSource]:
     for queue in queues:
         queue.check()
     return queues
+
+
+def _streams(settings: Settings, tally: Tally, store: Store) -> list[KinesisSource]:
+    """Make the streams' sources. Raises SourceError where one can be seen not to work."""
+    if not settings.kinesis:
+        return []
+    from ingest.aws import Account
+    from ingest.kinesis import KinesisSource
+
+    account = Account(profile=settings.profile, region=settings.region)
+    streams = [
+        KinesisSource(
+            each.stream,
+            account=account,
+            tally=tally,
+            store=store,
+            start=int(each.start) if each.start.isdecimal() else each.start,
+        )
+        for each in settings.kinesis
+    ]
+    for stream in streams:
+        stream.check()
+    return streams
 
 
 def _poller(settings: Settings, place: URL, say: Callable[[str], None]) -> Poller | None:
@@ -288,6 +322,8 @@ def config_check(path: Path, as_json: bool) -> int:
     click.echo(f"store: {place}")
     for each in settings.sqs:
         click.echo(f"sqs: {each.url} ({each.receivers} receivers)")
+    for stream in settings.kinesis:
+        click.echo(f"kinesis: {stream.stream} (from {stream.start}, where it was never read)")
     if settings.checks is not None:
         click.echo(f"checks: every thing once in {settings.checks.every}")
     if settings.metrics is not None:

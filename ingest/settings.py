@@ -16,6 +16,7 @@ _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 Receivers = Annotated[int, msgspec.Meta(ge=1, le=64)]
+StreamName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 QueueUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]+/.+")]
 
 
@@ -28,6 +29,17 @@ class Sqs(_Table, frozen=True):
 
     url: QueueUrl
     receivers: Receivers = 4
+
+
+class Kinesis(_Table, frozen=True):
+    """`[[kinesis]]`: a stream that an AWS IoT rule writes to."""
+
+    stream: StreamName
+    start: str = "latest"  # for a stream that was never read: horizon, latest, or epoch ms
+
+    def __post_init__(self) -> None:
+        if self.start not in ("horizon", "latest") and not self.start.isdecimal():
+            raise ValueError(f"{self.start!r} is no start; give horizon, latest, or epoch ms")
 
 
 class Checks(_Table, frozen=True):
@@ -53,13 +65,14 @@ class Settings(_Table, frozen=True):
     profile: str | None = None
     region: str | None = None
     sqs: tuple[Sqs, ...] = ()
+    kinesis: tuple[Kinesis, ...] = ()
     checks: Checks | None = None
     metrics: Metrics | None = None
 
     @property
     def has_sources(self) -> bool:
         """Tell whether there is anything to run."""
-        return bool(self.sqs or self.checks)
+        return bool(self.sqs or self.kinesis or self.checks)
 
 
 def duration_ms(text: str) -> int:

@@ -13,12 +13,18 @@ from typing import Any
 from ingest.counts import Counts
 from ingest.ledger import Stretch
 from ingest.plan import Place, Sessions
+from ingest.positions import Position
 from ingest.sweeps import asked_in, sweep_rows
 from store.bulk import Codes
 from store.model import Identity
 from store.rows import Mark, Rows
 
 Values = tuple[Any, ...]
+
+_PUT_POSITION = (
+    "INSERT INTO positions (source, part, position) VALUES (?, ?, ?)"
+    " ON CONFLICT (source, part) DO UPDATE SET position = excluded.position"
+)
 Superseded = list[tuple[int, int, int, int]]  # known_at, client_no, at_ms, seq
 
 
@@ -37,6 +43,7 @@ class Ready:
     observations: list[Values] = field(default_factory=list)
     watches: list[Values] = field(default_factory=list)
     watched: list[tuple[Stretch, int]] = field(default_factory=list)  # with its known_at
+    positions: Sequence[Position] = ()
     rejected: list[Values] = field(default_factory=list)
     closed_runs: dict[Place, int] = field(default_factory=dict)
     checks: list[Values] = field(default_factory=list)
@@ -56,6 +63,7 @@ class Ready:
             self.observations
             or self.watches
             or self.watched
+            or self.positions
             or self.rejected
             or self.closed_runs
             or self.checks
@@ -84,6 +92,7 @@ def put(rows: Rows, ready: Ready) -> bool:
     _put_checks(rows, ready)
     _put_transitions(rows, ready)
     _put_watched(rows, ready)
+    rows.changed(_PUT_POSITION, [tuple(each) for each in ready.positions])
     return bool(counts.stored or quarantined or ready.watched)
 
 

@@ -29,6 +29,7 @@ from ingest.horizon import sifted
 from ingest.ledger import Stretch
 from ingest.moments import Moments
 from ingest.plan import Plan
+from ingest.positions import Position
 from ingest.reduce import CONNECTED_REASON, SKEW_MS, identity, stamp_of
 from ingest.stored import Step, StoredHistory
 from ingest.storing import Ready, Values, by_place, put, session_rows
@@ -64,6 +65,7 @@ class _Batch:
     clients: dict[str, Client]
     claims: bool  # it says itself when some of it was learned
     watched: Sequence[Stretch]  # what goes into the watch ledger with it
+    positions: Sequence[Position]  # up to where its source is read then
     now: int
     mark: Mark  # that the batch before leaves behind
 
@@ -111,13 +113,20 @@ class Writer:
         self._mark: Mark | None = None  # kept in mind where nobody else writes
         self._batch: _Batch | None = None  # the newest; its clients are not forgotten
 
-    def write(self, batch: Items, *, source: str, watched: Sequence[Stretch] = ()) -> Counts:
-        """Write one batch as one transaction, and with it who was watching (ingest/ledger.py). Idempotent.
+    def write(
+        self,
+        batch: Items,
+        *,
+        source: str,
+        watched: Sequence[Stretch] = (),
+        positions: Sequence[Position] = (),
+    ) -> Counts:
+        """Write one batch as one transaction. Idempotent. Raises StoreError with nothing half-written.
 
-        Raises StoreError with nothing half-written.
+        With it goes who was watching (ingest/ledger.py), and up to where the source is read then.
         """
         with self._all_or_nothing(), _uncollected():
-            return self._write(batch, source, watched)
+            return self._write(batch, source, watched, positions)
 
     def write_all(self, batches: Iterable[Items], *, source: str) -> Iterator[Counts]:
         """Write batches, a transaction each, in their order; gives the counts of each once it is committed.
@@ -150,14 +159,20 @@ class Writer:
         self._forget()
 
     def _write(
-        self, items: Items, source: str, watched: Sequence[Stretch] = (), *, presume: bool = True
+        self,
+        items: Items,
+        source: str,
+        watched: Sequence[Stretch] = (),
+        positions: Sequence[Position] = (),
+        *,
+        presume: bool = True,
     ) -> Counts:
-        ready = self._fold(self._learn(items, source, watched), presume=presume).ready
+        ready = self._fold(self._learn(items, source, watched, positions), presume=presume).ready
         try:
             wrote = self._put(self.begun(), ready)
         except SessionHeld:
             self._roll_back()
-            return self._write(items, source, watched, presume=False)
+            return self._write(items, source, watched, positions, presume=False)
         self._rows.commit()
         self._now = None
         if not wrote:
@@ -258,7 +273,13 @@ class Writer:
 
     # --- What the batch needs to know -----------------------------------------------------------------------
 
-    def _learn(self, items: Items, source: str, watched: Sequence[Stretch] = ()) -> _Batch:
+    def _learn(
+        self,
+        items: Items,
+        source: str,
+        watched: Sequence[Stretch] = (),
+        positions: Sequence[Position] = (),
+    ) -> _Batch:
         """Look up what folding a batch will need: interned strings, its clients with the ends of their histories.
 
         In the transaction that is running, which may be that of the batch before, not written yet.
@@ -295,6 +316,7 @@ class Writer:
             clients=self._load_clients({each for each in ids if each is not None}),
             claims=bool(claims),
             watched=watched,
+            positions=positions,
             now=now,
             mark=self._mark,
         )
@@ -437,6 +459,7 @@ class Writer:
         self._add_checks(ready, plan)
         if batch.watched:
             ready.watched = [(each, watched_at) for each in batch.watched]
+        ready.positions = batch.positions
         rejected = [item for item in batch.items if isinstance(item, Rejected)]
         counts.quarantined += len(rejected)
         ready.rejected = [

@@ -308,3 +308,24 @@ backfilled = Table(
     Column("position", BIG, nullable=False),
     **_STRICT,
 )
+
+# Up to where the parts of a source were read; written in the transaction that wrote what it covers.
+positions = Table(
+    "positions",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("part", Text, primary_key=True),
+    Column("position", Text, nullable=False),
+    **_STRICT,
+)
+
+# Which ingester reads which part; of PostgreSQL only (ingest/positions.py).
+leases = Table(
+    "leases",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("part", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("until_ms", BIG, nullable=False),
+    **_STRICT,
+)

@@ -12,12 +12,24 @@ import thingline
 
 HOME = Path(__file__).parent.parent
 COMMAND = (sys.executable, str(HOME / "thingline.py"))
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def start(*args: str, **more: Any) -> subprocess.Popen[bytes]:
     """Start a command; its output can be read, its standard input is empty where `more` does not say otherwise."""
     more.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.Popen((*COMMAND, *args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+    process = subprocess.Popen((*COMMAND, *args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+    _started.append(process)
+    return process
+
+
+def end_all() -> None:
+    """Kill what a test that failed left running, and forget what it started."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def finish(process: subprocess.Popen[bytes], *, timeout_s: float = 120) -> tuple[int, str, str]:

@@ -10,6 +10,14 @@ import pytest
 from ingest.aws import Account
 from ingest.iot import Iot
 from tests.aws.iot_fake import IotFake, State, serving
+from tests.processes import end_all
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    """A test that fails leaves no `thingline run` behind."""
+    yield
+    end_all()
 
 
 @pytest.fixture(scope="session")

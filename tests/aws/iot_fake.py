@@ -358,6 +358,7 @@ def unlike_model(shape: Any, value: Any, where: str) -> list[str]:
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
+    "blob": (str,),  # base64
     "boolean": (bool,),
     "integer": (int,),
     "long": (int,),

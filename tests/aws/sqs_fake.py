@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import json
 import random
 import threading
 import time
 import uuid
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import botocore.session
-
-from tests.aws.iot_fake import Fault, unlike_model
+from tests.aws.iot_fake import Fault
+from tests.aws.json_fake import Failed, JsonFake
 
 GONE = Fault(400, "AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist.")
-DENIED = Fault(403, "AccessDenied", "Access to the resource is denied.")
-EXPIRED = Fault(403, "ExpiredToken", "The security token included in the request is expired")
-AWAY = Fault(503, "ServiceUnavailable", "try again")
 
 
 @dataclass(slots=True)
@@ -128,130 +122,58 @@ class Queue:
         return [message for message, _ in self._by_receipt.values() if not message.deleted]
 
 
-class SqsFake:
+class SqsFake(JsonFake):
     """The server, and its queues by name."""
+
+    service, variable = "sqs", "AWS_ENDPOINT_URL_SQS"
 
     def __init__(self) -> None:
         self.queues: dict[str, Queue] = {}
-        self.faults: dict[str, Fault] = {}  # by operation, as long as they stand here
-        self.calls: Counter[str] = Counter()
-        self.failed = 0  # calls
-        self.unlike: list[str] = []
-        model = botocore.session.get_session().get_service_model("sqs")
-        self._shapes = {name: model.operation_model(name).output_shape for name in model.operation_names}
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__()
 
     def queue_url(self, name: str) -> str:
         return f"{self.url}/123456789012/{name}"
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """Give what leads boto3 here."""
-        return {
-            "AWS_ENDPOINT_URL_SQS": self.url,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing-secret",
-            "AWS_DEFAULT_REGION": "eu-central-1",
-        }
-
-    def answer(self, operation: str, asked: dict[str, Any]) -> tuple[Fault | None, dict[str, Any]]:
-        self.calls[operation] += 1
-        fault = self.faults.get(operation) or self.faults.get("*")
+    def _queue(self, asked: dict[str, Any]) -> Queue:
         queue = self.queues.get(asked["QueueUrl"].rsplit("/", 1)[-1])
-        if fault is None and queue is None:
-            fault = GONE
-        if fault is not None:
-            self.failed += 1
-            return fault, {}
-        assert queue is not None
-        said = _OPERATIONS[operation](queue, asked)
-        shape = self._shapes[operation]
-        if shape is not None:
-            self.unlike += unlike_model(shape, said, operation)
-        return None, said
+        if queue is None:
+            raise Failed(GONE)
+        return queue
 
+    def ReceiveMessage(self, asked: dict[str, Any]) -> dict[str, Any]:
+        found = self._queue(asked).receive(
+            asked.get("MaxNumberOfMessages", 1),
+            asked.get("WaitTimeSeconds", 0),
+            asked.get("VisibilityTimeout", 30),
+        )
+        messages = [
+            {
+                "MessageId": str(uuid.UUID(int=message.number)),
+                "ReceiptHandle": receipt,
+                "MD5OfBody": hashlib.md5(message.body.encode()).hexdigest(),
+                "Body": message.body,
+                "Attributes": {"SentTimestamp": str(message.sent_ms)},
+            }
+            for receipt, message in found
+        ]
+        return {"Messages": messages} if messages else {}
 
-def _receive(queue: Queue, asked: dict[str, Any]) -> dict[str, Any]:
-    found = queue.receive(
-        asked.get("MaxNumberOfMessages", 1),
-        asked.get("WaitTimeSeconds", 0),
-        asked.get("VisibilityTimeout", 30),
-    )
-    messages = [
-        {
-            "MessageId": str(uuid.UUID(int=message.number)),
-            "ReceiptHandle": receipt,
-            "MD5OfBody": hashlib.md5(message.body.encode()).hexdigest(),
-            "Body": message.body,
-            "Attributes": {"SentTimestamp": str(message.sent_ms)},
+    def DeleteMessageBatch(self, asked: dict[str, Any]) -> dict[str, Any]:
+        for entry in asked["Entries"]:
+            self._queue(asked).delete(entry["ReceiptHandle"])
+        return {"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]], "Failed": []}
+
+    def ChangeMessageVisibilityBatch(self, asked: dict[str, Any]) -> dict[str, Any]:
+        for entry in asked["Entries"]:
+            self._queue(asked).hide(entry["ReceiptHandle"], entry["VisibilityTimeout"])
+        return {"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]], "Failed": []}
+
+    def GetQueueAttributes(self, asked: dict[str, Any]) -> dict[str, Any]:
+        held = {
+            "CreatedTimestamp": str(self._queue(asked).created_ms // 1000),
+            "MessageRetentionPeriod": "345600",
         }
-        for receipt, message in found
-    ]
-    return {"Messages": messages} if messages else {}
-
-
-def _delete_all(queue: Queue, asked: dict[str, Any]) -> dict[str, Any]:
-    for entry in asked["Entries"]:
-        queue.delete(entry["ReceiptHandle"])
-    return {"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]], "Failed": []}
-
-
-def _hide_all(queue: Queue, asked: dict[str, Any]) -> dict[str, Any]:
-    for entry in asked["Entries"]:
-        queue.hide(entry["ReceiptHandle"], entry["VisibilityTimeout"])
-    return {"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]], "Failed": []}
-
-
-def _attributes(queue: Queue, asked: dict[str, Any]) -> dict[str, Any]:
-    held = {"CreatedTimestamp": str(queue.created_ms // 1000), "MessageRetentionPeriod": "345600"}
-    return {"Attributes": {name: held[name] for name in asked["AttributeNames"]}}
-
-
-_OPERATIONS = {
-    "ReceiveMessage": _receive,
-    "DeleteMessageBatch": _delete_all,
-    "ChangeMessageVisibilityBatch": _hide_all,
-    "GetQueueAttributes": _attributes,
-}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def handle_error(self, *_: object) -> None:
-        """A client that was killed is no error here."""
-
-
-def _handler(fake: SqsFake) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            operation = self.headers["X-Amz-Target"].rpartition(".")[2]
-            fault, said = fake.answer(operation, json.loads(body))
-            if fault is not None:
-                said = {"__type": f"com.amazonaws.sqs#{fault.code}", "message": fault.message}
-            text = json.dumps(said).encode()
-            head = (
-                f"HTTP/1.1 {200 if fault is None else fault.status} X\r\n"
-                "Content-Type: application/x-amz-json-1.0\r\n"
-                f"x-amzn-RequestId: {uuid.uuid4()}\r\nContent-Length: {len(text)}\r\n\r\n"
-            )
-            self.wfile.write(head.encode() + text)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
+        return {"Attributes": {name: held[name] for name in asked["AttributeNames"]}}
 
 
 @contextmanager

@@ -30,7 +30,8 @@ from queries.times import DAY_MS
 from store.errors import ResourceNotFound
 from tests.aws.iot_fake import Fault, IotFake, truth_of
 from tests.aws.iot_fake import State as Account
-from tests.aws.sqs_fake import AWAY, DENIED, EXPIRED, Queue, SqsFake, serving_queues
+from tests.aws.json_fake import AWAY, DENIED, EXPIRED
+from tests.aws.sqs_fake import Queue, SqsFake, serving_queues
 from tests.conftest import Server
 from tests.contents import beliefs, connected
 from tests.contract.test_crash import NewUrl, new_url
