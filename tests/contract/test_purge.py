@@ -23,9 +23,17 @@ from tests.builders import CLIENT, T0, connect, disconnect, said_connected
 from tests.contract.test_commands import SAMPLE, Run, event_json, ndjson, on_any, run
 from tests.contract.test_views import PERIODS, in_python, rows
 from tests.property.test_check_laws import Evidence, ingest, learned
-from tests.property.test_purge_laws import LATEST, as_it_came, long_history, seen_from, stamp, write
+from tests.property.test_purge_laws import (
+    LATEST,
+    as_it_came,
+    evidence_of,
+    long_history,
+    seen_from,
+    stamp,
+    write,
+)
 from tests.property.test_store_laws import all_rows, client_id
-from tests.strategies import DAY_MS
+from tests.strategies import DAY_MS, History
 from tests.test_readme import HOME
 
 __all__ = ["on_any", "run"]  # fixtures
@@ -34,9 +42,12 @@ EVER = 1 << 50
 CLIENTS = 8  # of a store that is purged while others write
 
 
-def fill(url: str, rng: random.Random, count: int = 6) -> int:
-    """Write long histories as they came; gives an instant amid them."""
-    told = as_it_came(rng, [long_history(rng, client_id(number)) for number in range(count)])
+def fill(url: str, rng: random.Random) -> int:
+    """Write histories as they came, of which three are long at least; gives an instant amid them."""
+    drawn: list[History] = []
+    while sum(len(evidence_of(one)) > 100 for one in drawn) < 3:
+        drawn.append(long_history(rng, client_id(len(drawn))))
+    told = as_it_came(rng, drawn)
     write(url, told, rng)
     stamps = sorted(stamp(each) for _, each in told)
     return stamps[len(stamps) * 3 // 4]
