@@ -158,7 +158,7 @@ class Taking:
         self.inbox = Inbox(most_bytes=most_bytes)
         self.stop = threading.Event()
         self.source.check()
-        self._thread = threading.Thread(target=self.source.run, args=(self.inbox, self.stop))
+        self._thread = threading.Thread(target=self.source.run, args=(self.inbox, self.stop), daemon=True)
         self._thread.start()
 
     def take(self, records: int) -> list[Delivery]:
