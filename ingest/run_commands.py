@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ingest.inbox import Source
     from ingest.kinesis import KinesisSource
+    from ingest.mqtt import MqttSource
     from ingest.poller import Poller
     from ingest.settings import Settings
     from ingest.sqs import SqsSource
@@ -37,11 +38,12 @@ _FOR_EVER_S = float("inf")
 @click.command(
     "run",
     **described(
-        "Take events in as they come, for ever, from the SQS queues and Kinesis streams that AWS IoT rules write to;"
-        " and ask AWS's API about the fleet meanwhile, which finds what events were lost (docs/checks.md). What was"
-        " received is deleted from its queue once it is committed; killed at any point, nothing is lost and nothing"
-        " doubled. It waits for a PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end"
-        " it in seconds. AWS credentials and the Region are found as the AWS CLI finds them. docs/run.md says more.",
+        "Take events in as they come, for ever: from the SQS queues and Kinesis streams that AWS IoT rules write to,"
+        " or from an MQTT broker, AWS IoT Core itself; and ask AWS's API about the fleet meanwhile, which finds what"
+        " events were lost (docs/checks.md). What was received is deleted from its queue, or acknowledged to its"
+        " broker, once it is committed; killed at any point, nothing is lost and nothing doubled. It waits for a"
+        " PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it in seconds. AWS"
+        " credentials and the Region are found as the AWS CLI finds them.",
         "thingline run --sqs https://sqs.eu-west-1.amazonaws.com/123456789012/iot-events --check-every 15m",
         "thingline run --kinesis iot-events --store postgresql://HOST/DB",
         "thingline run --config thingline.toml --log-format json",
@@ -54,6 +56,13 @@ _FOR_EVER_S = float("inf")
 )
 @click.option(
     "--kinesis", "streams", multiple=True, metavar="STREAM", help="A stream to read; may be repeated."
+)
+@click.option(
+    "--mqtt",
+    "brokers",
+    multiple=True,
+    metavar="URL",
+    help="A broker to subscribe to, mqtts://HOST?client_id=NAME&ca=FILE&cert=FILE&key=FILE: docs/run.md.",
 )
 @click.option(
     "--check-every", metavar="DURATION", help="Ask AWS about every thing once in that time: 15m, 1h."
@@ -78,6 +87,7 @@ def run(
     config: Path | None,
     queues: tuple[str, ...],
     streams: tuple[str, ...],
+    brokers: tuple[str, ...],
     check_every: str | None,
     profile: str | None,
     region: str | None,
@@ -103,6 +113,7 @@ def run(
             "region": region,
             "sqs": [{"url": each} for each in queues],
             "kinesis": [{"stream": each} for each in streams],
+            "mqtt": brokers,
             "checks": check_every and {"every": check_every},
             "metrics": metrics_port and {"port": metrics_port},
         },
@@ -113,7 +124,7 @@ def run(
         tally = Tally()
         received, poller = _queues(settings, tally), _poller(settings, place, log.warning)
         store = stack.enter_context(open_writer(place))
-        sources: list[Source] = [*received, *_streams(settings, tally, store)]
+        sources: list[Source] = [*received, *_streams(settings, tally, store), *_brokers(settings, tally)]
         if poller is not None:
             sources.append(poller)
         on_gap = _nothing if poller is None else poller.sweep_soon
@@ -153,18 +164,21 @@ def _settings(config: Path | None, said: Mapping[str, Any]) -> Settings:
     """Lay what the command line said over the file. Raises UsageError where nothing is left to receive from."""
     import msgspec
 
-    from ingest.settings import Settings, read_settings
+    from ingest.settings import Settings, mqtt_of, read_settings
 
     settings = Settings() if config is None else read_settings(config)
+    said = {name: value for name, value in said.items() if value}
     try:
-        given = msgspec.convert({name: value for name, value in said.items() if value}, Settings)
-    except msgspec.ValidationError as error:
+        said["mqtt"] = [mqtt_of(each) for each in said.get("mqtt", ())]
+        given = msgspec.convert(said, Settings)
+    except ValueError as error:  # of which msgspec's is one
         raise UsageError(f"That cannot be run: {error}.") from error
-    over = {name: getattr(given, name) for name, value in said.items() if value}
+    over = {name: getattr(given, name) for name in said if said[name]}
     settings = msgspec.structs.replace(settings, **over)
     if not settings.has_sources:
         raise UsageError(
-            "There is nothing to receive from; give --sqs URL, --kinesis STREAM or --check-every, or --config FILE."
+            "There is nothing to receive from; give --sqs URL, --kinesis STREAM, --mqtt URL or"
+            " --check-every, or --config FILE."
         )
     return settings
 
@@ -204,6 +218,18 @@ def _streams(settings: Settings, tally: Tally, store: Store) -> list[KinesisSour
     for stream in streams:
         stream.check()
     return streams
+
+
+def _brokers(settings: Settings, tally: Tally) -> list[MqttSource]:
+    """Connect to the brokers. Raises SourceError where one cannot be connected to."""
+    if not settings.mqtt:
+        return []
+    from ingest.mqtt import MqttSource
+
+    brokers = [MqttSource(each, tally=tally) for each in settings.mqtt]
+    for broker in brokers:
+        broker.check()
+    return brokers
 
 
 def _poller(settings: Settings, place: URL, say: Callable[[str], None]) -> Poller | None:
@@ -318,12 +344,16 @@ def config_check(path: Path, as_json: bool) -> int:
         click.echo(f"sqs: {each.url} ({each.receivers} receivers)")
     for stream in settings.kinesis:
         click.echo(f"kinesis: {stream.stream} (from {stream.start}, where it was never read)")
+    for broker in settings.mqtt:
+        click.echo(f"mqtt: {broker.place} as {broker.client_id}, {', '.join(broker.topics)}")
     if settings.checks is not None:
         click.echo(f"checks: every thing once in {settings.checks.every}")
     if settings.metrics is not None:
         click.echo(f"metrics: 127.0.0.1:{settings.metrics.port}")
     if not settings.has_sources:
-        raise UsageError(f"{path} names nothing to receive from; add [[sqs]] or [checks].")
+        raise UsageError(
+            f"{path} names nothing to receive from; add [[sqs]], [[kinesis]], [[mqtt]] or [checks]."
+        )
     return 0
 
 

@@ -6,17 +6,20 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
 from store.errors import UsageError
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+PRESENCE = "$aws/events/presence/#"  # not +/+: a client id may hold a slash
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 Receivers = Annotated[int, msgspec.Meta(ge=1, le=64)]
 StreamName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
 QueueUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]+/.+")]
 
 
@@ -40,6 +43,47 @@ class Kinesis(_Table, frozen=True):
     def __post_init__(self) -> None:
         if self.start not in ("horizon", "latest") and not self.start.isdecimal():
             raise ValueError(f"{self.start!r} is no start; give horizon, latest, or epoch ms")
+
+
+class Mqtt(_Table, frozen=True):
+    """`[[mqtt]]`: a broker, and what to subscribe to there. Passwords are in files or the environment."""
+
+    host: Text
+    client_id: Text  # of a session that the broker keeps, so that nothing is lost between two runs
+    topics: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1)] = (PRESENCE,)
+    tls: bool = True
+    port: Port | None = None  # 8883, or 1883 without TLS
+    ca: Text | None = None
+    cert: Text | None = None
+    key: Text | None = None
+    username: Text | None = None
+    password_file: Text | None = None
+    session: str = "1h"  # how long the broker keeps the session while nobody is connected
+
+    def __post_init__(self) -> None:
+        if self.session_ms >= 1000 << 32:
+            raise ValueError("MQTT counts a session's seconds in 32 bits; give a shorter one")
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together")
+        if not self.tls and (self.ca or self.cert):
+            raise ValueError("ca, cert and key are for TLS; leave them out or tls = false")
+        if self.username is None and self.password_file is not None:
+            raise ValueError("a password is nothing without username")
+
+    @property
+    def port_used(self) -> int:
+        """The port, or the usual one."""
+        return self.port or (8883 if self.tls else 1883)
+
+    @property
+    def session_ms(self) -> int:
+        """How long the broker keeps the session."""
+        return duration_ms(self.session)
+
+    @property
+    def place(self) -> str:
+        """Where it is, as a URL without anything that is nobody's business."""
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port_used}"
 
 
 class Checks(_Table, frozen=True):
@@ -66,13 +110,19 @@ class Settings(_Table, frozen=True):
     region: str | None = None
     sqs: tuple[Sqs, ...] = ()
     kinesis: tuple[Kinesis, ...] = ()
+    mqtt: tuple[Mqtt, ...] = ()
     checks: Checks | None = None
     metrics: Metrics | None = None
+
+    def __post_init__(self) -> None:
+        ids = [each.client_id for each in self.mqtt]
+        if len(set(ids)) < len(ids):
+            raise ValueError("two brokers share a client_id; give each its own")
 
     @property
     def has_sources(self) -> bool:
         """Tell whether there is anything to run."""
-        return bool(self.sqs or self.kinesis or self.checks)
+        return bool(self.sqs or self.kinesis or self.mqtt or self.checks)
 
 
 def duration_ms(text: str) -> int:
@@ -81,6 +131,29 @@ def duration_ms(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a duration; give 90s, 15m, 6h or 1d")
     return int(match[1]) * _UNITS_MS[match[2]]
+
+
+def mqtt_of(url: str) -> dict[str, object]:
+    """Read `mqtts://HOST:PORT?client_id=NAME&topic=FILTER&...` as the members of an Mqtt. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("mqtt", "mqtts") or parts.path not in ("", "/") or "#" in url:
+        raise ValueError("give --mqtt mqtts://HOST:PORT?client_id=NAME, and # in a topic as %23")
+    if "@" in parts.netloc:
+        raise ValueError("names and passwords do not belong before the host: docs/run.md")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(
+            "the port is no number of 0 to 65535"
+        ) from None  # it may be anything, a password too
+    said: dict[str, object] = {"host": parts.hostname or "", "tls": parts.scheme == "mqtts", "port": port}
+    topics = []
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name == "topic":
+            topics.append(value)
+        else:
+            said[name] = value
+    return said | ({"topics": topics} if topics else {})
 
 
 def read_settings(path: Path) -> Settings:
