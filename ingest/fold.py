@@ -64,7 +64,7 @@ def fold(
     """Fold one step of evidence (equal known_at) into the client; updates `client`, returns the changes.
 
     `told` are the checks of the step, but for one that a run takes in. The latest asked begins a run, if none
-    was asked later before.
+    was asked later before; of several asked at once, within a step, the last by its text, however it was cut.
     """
     folded = Folded()
     if len(events) > 1:
@@ -72,7 +72,7 @@ def fold(
     if told:
         latest = max(told, key=lambda one: (one.check.asked_ms, one.answer))
         run = client.run
-        if run is None or latest.check.asked_ms > run.last_asked_ms:
+        if run is None or _is_later(latest, run, known_at):
             run = Run(latest.check, latest.answer, known_at, latest.check.asked_ms, known_at)
         _insert(client, events, history, folded, [one.check for one in told], run)
         return folded
@@ -80,6 +80,12 @@ def fold(
     if rest:
         _insert(client, rest, history, folded, (), client.run)
     return folded
+
+
+def _is_later(told: Told, run: Run, known_at: int) -> bool:
+    if run.known_at == known_at:  # the step goes on
+        return (told.check.asked_ms, told.answer) > (run.last_asked_ms, run.answer)
+    return told.check.asked_ms > run.last_asked_ms
 
 
 def _stamp(event: Event) -> int:

@@ -54,6 +54,14 @@ class Stream:
             first = len(self.shards)
             self.shards += [_Shard(f"shardId-{first + at:012}", shard.name) for at in range(2)]
 
+    def ends(self) -> dict[str, str]:
+        """Give the position of who has read it all."""
+        return {
+            shard.name: "closed" if shard.is_closed else shard.records[-1][0]
+            for shard in self.shards
+            if shard.is_closed or shard.records
+        }
+
     def has_given(self, count: int) -> bool:
         return self.given >= count
 

@@ -64,7 +64,14 @@ def begin(fake: SqsFake, url: str, *args: str, queue: str = "events", **more: st
     return start("run", "--sqs", fake.queue_url(queue), "--store", url, *args, env=environment)
 
 
+def listens(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a process has a handler of SIGTERM by now."""
+    told = Path(f"/proc/{process.pid}/status").read_text()
+    return bool(int(told.partition("SigCgt:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    until(lambda: listens(process), "it can be told to end", process=process)
     process.send_signal(signal.SIGTERM)
     code, _, log = finish(process, timeout_s=20)
     return code, log

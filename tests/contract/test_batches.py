@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from ingest.check import faults
 from ingest.writer import Counts, Writer
-from store.engine import open_writer, parse_url
+from store.engine import open_reader, open_writer, parse_url
 from store.model import HOUR_MS, MINUTE_MS, Event, Learned, Observation
 from store.packing import pack_id, unpack_id
 from store.schema import metadata
-from tests.builders import T0, connect, disconnect, observed
+from tests.builders import T0, connect, disconnect, observed, said_connected
 from tests.strategies import checked_history
 
 NOW = T0 + 400 * 24 * HOUR_MS
@@ -166,3 +167,19 @@ def test_rows_in_bulk_keep_every_kind_of_id_and_text(store_url: str) -> None:
     assert [row[14] for row in rows["evidence"]] == [extra if n % 2 else None for n in range(len(IDS))]
     assert {row[8] for row in rows["evidence"]} == {2**62}
     assert sorted(unpack_id(row[1]) for row in rows["session_rows"]) == sorted(IDS)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_checks_of_one_moment_in_several_batches_are_one_step(store_url: str, order: tuple[int, ...]) -> None:
+    """Asked at once and learned at once, the last by its text begins what later checks repeat, however it was cut."""
+    asked_ms = T0 + HOUR_MS
+    checks = [
+        said_connected(asked_ms, None),
+        said_connected(asked_ms, T0),
+        said_connected(asked_ms, T0 + MINUTE_MS),
+    ]
+    items = [learned(observed(checks[at]), asked_ms) for at in order]
+    for item in items:  # each by a writer of its own, which keeps nothing in mind
+        one_by_one(store_url, [[item]])
+    with open_reader(parse_url(store_url)) as store:
+        assert list(faults(store)) == []
