@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -26,32 +27,37 @@ def iot_server(clean_environment: None) -> Iterator[IotFake]:
         yield fake
 
 
-@pytest.fixture
-def iot(iot_server: IotFake, monkeypatch: pytest.MonkeyPatch) -> Iterator[IotFake]:
-    """The fake, with boto3 led to it; that its answers were as botocore's model says is shown at the end."""
-    iot_server.state = State()
-    for name, value in iot_server.environment.items():
-        monkeypatch.setenv(name, value)
-    yield iot_server
-    assert iot_server.state.unlike == []
-
-
-@pytest.fixture(scope="session")
-def led(iot_server: IotFake) -> Iterator[None]:
-    """boto3 is led to the fake while session-wide clients are made, which takes half a second each."""
+@contextmanager
+def _led_to(fake: IotFake) -> Iterator[None]:
+    """Lead boto3 to the fake meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in iot_server.environment.items():
+        for name, value in fake.environment.items():
             patch.setenv(name, value)
         yield
 
 
+@pytest.fixture
+def iot(iot_server: IotFake) -> Iterator[IotFake]:
+    """The fake, with boto3 led to it; that its answers were as botocore's model says is shown at the end."""
+    iot_server.state = State()
+    with _led_to(iot_server):
+        yield iot_server
+    assert iot_server.state.unlike == []
+
+
+# Making a client takes half a second, so one serves all tests. It is led to the fake while it is made and no longer:
+# what a fixture of the session sets, every test after it would meet.
+
+
 @pytest.fixture(scope="session")
-def client_server(led: None) -> Any:
+def client_server(iot_server: IotFake) -> Any:
     """A client of boto3."""
-    return Account().client("iot", attempts=1)
+    with _led_to(iot_server):
+        return Account().client("iot", attempts=1)
 
 
 @pytest.fixture(scope="session")
-def asking_server(iot_server: IotFake, led: None) -> Iot:
+def asking_server(iot_server: IotFake) -> Iot:
     """What asks the fake, by the account's own clock."""
-    return Iot(Account(), clock=lambda: iot_server.state.clock(), read_s=1)
+    with _led_to(iot_server):
+        return Iot(Account(), clock=lambda: iot_server.state.clock(), read_s=1)
