@@ -93,6 +93,7 @@ def command_line() -> Any:
     from ingest.simulate_commands import COMMANDS as SIMULATING
     from queries.commands import COMMANDS as ASKING
     from queries.coverage_command import COMMANDS as COVERING
+    from queries.registry_command import COMMANDS as REGISTERING
 
     group = click.Group(
         help=(
@@ -111,6 +112,7 @@ def command_line() -> Any:
         *CHECKING,
         *ASKING,
         *COVERING,
+        *REGISTERING,
         *SIMULATING,
         *CARING,
         *SETTING_UP,

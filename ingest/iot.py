@@ -1,6 +1,6 @@
 """AWS IoT asked about connections, and its answers as evidence: the same as a recording of these calls would give.
 
-Owns the three calls. One call is one request: nothing is tried again here, so that who has a budget can count. An
+Owns the calls. One call is one request: nothing is tried again here, so that who has a budget can count. An
 answer is evidence of the moment just before its call was sent. What is no answer is raised as NoAnswer and says
 nothing of any device: throttling, a network that is away, credentials, an index that is off. That a thing does not
 exist is an answer, and registry evidence.
@@ -31,8 +31,11 @@ from ingest.syntax import parse
 from store.clock import Clock, system_clock
 from store.errors import UsageError
 from store.model import Learned, Rejected
+from store.registry import NO_INDEX
 
 PAGE = 100  # things a page of SearchIndex has at most
+LISTED_PAGE = 250  # ... and of ListThings
+LIST_THINGS = "ListThings"
 EVERYTHING = "*"
 
 TURN_ON = (
@@ -43,8 +46,6 @@ TURN_ON = (
 # be the one before.
 _OTHER_MATTERS = frozenset({"shadow", "deviceDefender"})
 _THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,128}", re.ASCII)
-# By the message alone this is told from a thing that is not there (FACTS: GetThingConnectivityData).
-_NO_INDEX = re.compile(r"AWS_Things\b.*does not exist", re.ASCII | re.IGNORECASE | re.DOTALL)
 
 # What a person is told beside AWS's own words.
 _ADVICE = {
@@ -53,7 +54,8 @@ _ADVICE = {
     Trouble.NOT_READY: "fleet indexing was just switched on and is being built, which takes minutes to hours;"
     " `aws iot describe-index --index-name AWS_Things` says when it is ACTIVE",
     Trouble.THROTTLED: "the account's quota of this call is used up, by whatever else calls it too",
-    Trouble.DENIED: "allow iot:GetThingConnectivityData, iot:SearchIndex and iot:GetConnection to this role",
+    Trouble.DENIED: "allow iot:GetThingConnectivityData, iot:SearchIndex, iot:ListThings and iot:GetConnection to this"
+    " role",
     Trouble.CREDENTIALS: "renew the credentials (`aws sts get-caller-identity` tests them)",
 }
 
@@ -79,6 +81,14 @@ class Page(NamedTuple):
 
     names: list[str | None]  # of the things, None where that cannot be read
     items: list[Learned | Rejected]  # what was said of each
+    token: str | None  # of the page after it; None: there is none
+
+
+class Listed(NamedTuple):
+    """A page of all things, in AWS's order and as AWS describes them."""
+
+    asked_ms: int
+    things: list[dict[str, Any]]
     token: str | None  # of the page after it; None: there is none
 
 
@@ -181,6 +191,23 @@ class Iot:
         names = [name if isinstance(name := each.body["thingName"], str) else None for each in found]
         return Page(names, [_read(each, receipt_ms) for each in found], following)
 
+    def listed(self, token: str | None = None) -> Listed:
+        """Ask ListThings for a page of all things, `token` being that of the page before. Raises NoAnswer."""
+        asked: dict[str, Any] = {"maxResults": LISTED_PAGE}
+        if token is not None:
+            asked["nextToken"] = token
+        said = self._asked(LIST_THINGS, self._index.list_things, asked)
+        things, following = said["response"].get("things"), said["response"].get("nextToken")
+        if not isinstance(things, list) or not isinstance(following, str | None):
+            raise _nonsense("no list of things is in the answer")
+        if following is not None and following == token:
+            raise _nonsense("the page after this one is said to be this one")
+        if not all(
+            isinstance(thing, dict) and is_thing_name(str(thing.get("thingName"))) for thing in things
+        ):
+            raise _nonsense("a thing without a name is in the list")
+        return Listed(said["askedAt"], things, following)
+
     def _asked(self, api: str, ask: Callable[..., Any], asked: dict[str, Any]) -> dict[str, Any]:
         """Send a call; gives the check that a recording would hold of it."""
         from botocore.exceptions import BotoCoreError, ClientError
@@ -235,7 +262,7 @@ def _read(result: Result, receipt_ms: int) -> Learned | Rejected:
 def _failure(error: Exception) -> Failure:
     """Read what a call raised; an index that is off is told from a thing that is not there."""
     failure = failure_of(error)
-    if failure.trouble is Trouble.GONE and _NO_INDEX.search(failure.message):
+    if failure.trouble is Trouble.GONE and NO_INDEX.search(failure.message):
         return Failure(Trouble.OFF, failure.code, failure.message)
     return failure
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ingest.inbox import Source
     from ingest.kinesis import KinesisSource
+    from ingest.lister import Lister
     from ingest.mqtt import MqttSource
     from ingest.poller import Poller
     from ingest.settings import Settings
@@ -123,11 +124,16 @@ def run(
     with _logging(log_format) as log, ExitStack() as stack:
         tally = Tally()
         received, poller = _queues(settings, tally), _poller(settings, place, log.warning)
+        lister = _lister(settings, place, log.warning)
         store = stack.enter_context(open_writer(place))
         sources: list[Source] = [*received, *_streams(settings, tally, store), *_brokers(settings, tally)]
-        if poller is not None:
-            sources.append(poller)
-        on_gap = _nothing if poller is None else poller.sweep_soon
+        sweeping = [each for each in (poller, lister) if each is not None]
+        sources += sweeping
+
+        def on_gap() -> None:
+            for each in sweeping:
+                each.sweep_soon()
+
         runner = Runner(sources, Ledger(store), tally, redact=redact, on_gap=on_gap)
         stack.enter_context(_stopping(runner.stop))
         writer = stack.enter_context(
@@ -250,8 +256,22 @@ def _poller(settings: Settings, place: URL, say: Callable[[str], None]) -> Polle
     )
 
 
-def _nothing() -> None:
-    pass
+def _lister(settings: Settings, place: URL, say: Callable[[str], None]) -> Lister | None:
+    if settings.checks is None:
+        return None
+    from ingest.aws import Account
+    from ingest.iot import Iot
+    from ingest.lister import Lister
+    from ingest.settings import duration_ms
+    from store.model import DEFAULT_REALM
+    from store.registered import knowing
+
+    return Lister(
+        Iot(Account(profile=settings.profile, region=settings.region)),
+        known=knowing(place, realm=settings.realm or DEFAULT_REALM),
+        every_ms=duration_ms(settings.checks.list_every),
+        say=say,
+    )
 
 
 @contextmanager
@@ -347,7 +367,9 @@ def config_check(path: Path, as_json: bool) -> int:
     for broker in settings.mqtt:
         click.echo(f"mqtt: {broker.place} as {broker.client_id}, {', '.join(broker.topics)}")
     if settings.checks is not None:
-        click.echo(f"checks: every thing once in {settings.checks.every}")
+        click.echo(
+            f"checks: every thing once in {settings.checks.every}, all listed once in {settings.checks.list_every}"
+        )
     if settings.metrics is not None:
         click.echo(f"metrics: 127.0.0.1:{settings.metrics.port}")
     if not settings.has_sources:

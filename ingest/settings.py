@@ -87,12 +87,14 @@ class Mqtt(_Table, frozen=True):
 
 
 class Checks(_Table, frozen=True):
-    """`[checks]`: the API is asked about every thing once in `every`."""
+    """`[checks]`: the API is asked about every thing once in `every`, and for all things once in `list_every`."""
 
     every: str
+    list_every: str = "1d"
 
     def __post_init__(self) -> None:
         duration_ms(self.every)
+        duration_ms(self.list_every)
 
 
 class Metrics(_Table, frozen=True):

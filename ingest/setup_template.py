@@ -141,9 +141,10 @@ def _ingester_policy(name: str) -> dict[str, Any]:
     }
     index = {"Fn::Sub": "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:index/AWS_Things"}
     things = {"Fn::Sub": "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:thing/*"}
-    check = [
+    check: list[dict[str, Any]] = [
         {"Effect": "Allow", "Action": "iot:SearchIndex", "Resource": index},
         {"Effect": "Allow", "Action": "iot:GetThingConnectivityData", "Resource": things},
+        {"Effect": "Allow", "Action": "iot:ListThings", "Resource": "*"},  # takes no narrower one
     ]
     return {
         "Type": "AWS::IAM::ManagedPolicy",

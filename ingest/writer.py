@@ -543,7 +543,7 @@ class Writer:
                 ready.watches.append((said.source, said.from_ms, said.to_ms, known_at, claimed_at))
             else:
                 row = (said.at_ms, digest(said), said.kind, said.subject, known_at, claimed_at)
-                ready.observations.append((*row, ready.source_no, said.body))
+                ready.observations.append((*row, ready.source_no, said.body, self._realm_no))
         ready.counts.ignored += len(ready.observations)
 
     def _add_checks(self, ready: Ready, plan: Plan) -> None:

@@ -39,6 +39,7 @@ from store.errors import BadTime, InvalidRequest, ResourceNotFound, UsageError
 from store.identity import Binding, bindings, client_of
 from store.model import DEFAULT_REALM, SECOND_MS, Session, State
 from store.packing import session_from, unpack_id
+from store.registry import Registry
 from store.schema import STATES
 
 
@@ -262,6 +263,18 @@ class History:
                 asker.client_id(binding.client_no),
                 _cut(asker, binding.client_no, begins_ms, ends_ms, known_at),
             )
+
+    def registry(self, thing_name: str, *, known_at: Time | None = None) -> Registry:
+        """Give the lifetimes of a thing's name, with type, groups and attributes over time (store/registry.py).
+
+        Raises ResourceNotFound where nothing was told of its registration, InvalidRequest for an illegal name.
+        """
+        check_name(thing_name)
+        with self._asking(known_at) as (asker, known_ms):
+            found = asker.registry(thing_name, known_ms, whole=True)
+        if found is None:
+            raise ResourceNotFound(f"Nothing was told of a registration of {thing_name}.")
+        return found
 
     def sessions(self, thing_name: str, *, by_client: bool = False) -> list[tuple[str, Session]]:
         """List `(clientId, session)` of every client that ever spoke for a thing, by stamp, as known now."""

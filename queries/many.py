@@ -66,6 +66,9 @@ class Many:
         self._changes = asker.changes
         self._lines: dict[tuple[str, int, int], _Line] = {}
         self._own: dict[int, dict[str, _Line]] = {}  # of names that no thing bears, by moment of learning
+        self._partly: set[tuple[str, int]] = (
+            set()
+        )  # names that were not registered at all times: not remembered
         self._rows = 0
 
     def replies(self, batch: Sequence[Question], *, mark: int, now_ms: int) -> list[Reply]:
@@ -120,7 +123,7 @@ class Many:
             except InvalidRequest as error:
                 later.refuse(error)
                 break
-        asked = self._refused(asked)
+        asked = self._registered(self._refused(asked))
         for client_no, part in self._speakers(asked):
             if client_no is None:
                 self._nothing_known(part)
@@ -141,6 +144,20 @@ class Many:
             except IndexNotReady as error:
                 early.refuse(error)
         return rest
+
+    def _registered(self, asked: _Asked) -> _Asked:
+        """Reply to what is asked of times at which there was no such thing; gives back the rest."""
+        registry = self._asker.registry(asked.thing_name, asked.known_at) if asked.places else None
+        absent = [] if registry is None else registry.unregistered()
+        if not absent:
+            return asked
+        self._partly.add((asked.thing_name, asked.known_at))
+        for from_ms, to_ms in absent:
+            before, rest = asked.cut(from_ms - 1)
+            gone, after = rest.cut(to_ms - 1)
+            self._nothing_known(gone)
+            asked = asked._replace(places=before.places + after.places)
+        return asked
 
     def _remembered(self, asked: _Asked, now_ms: int) -> bool:
         """Reply from what an earlier batch read, in any order; False where that does not reach."""
@@ -217,7 +234,7 @@ class Many:
         else:
             return None
         line = _Line(timeline, thing_name=name, client_id=asker.client_id(client_no), known_at=known_at)
-        if whole:
+        if whole and (name, known_at) not in self._partly:
             if self._rows + len(timeline) > MOST_ROWS:
                 self._forget()
             self._rows += len(timeline)
@@ -229,6 +246,7 @@ class Many:
     def _forget(self) -> None:
         self._lines.clear()
         self._own.clear()
+        self._partly.clear()
         self._rows = 0
 
 

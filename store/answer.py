@@ -122,6 +122,8 @@ def ask(
         check_name(thing_name)
     check_past(at_ms, now_ms)
     asker.check_horizon(at_ms, known_at)
+    if not by_client and asker.is_registered(thing_name, at_ms, known_at) is False:
+        raise nothing_known(asker, thing_name, at_ms, known_at)
     client_no = asker.client_named(thing_name) if by_client else client_of(asker, thing_name, at_ms, known_at)
     period = None if client_no is None else asker.in_force(client_no, at_ms, known_at)
     if client_no is None or period is None:

@@ -16,7 +16,8 @@ from store.care import NO_CARE, Care, care_of
 from store.certainty import Period, Seen, bounds_of, period_at, periods_of, watched_at
 from store.errors import IndexNotReady
 from store.model import DEFAULT_REALM, LAG_MS, bytes_of
-from store.packing import BLOCK, SLOT_BYTES, slot_ms
+from store.packing import BLOCK, LONGEST_SWEEP_MS, SLOT_BYTES, slot_ms
+from store.registry import Fact, Registry, absences, fact_of, registry_of, was
 from store.seeks import PROVED_FROM, REASON, prepared, seen_from
 from store.watermark import NEWEST, watermark
 
@@ -53,6 +54,7 @@ class Asker:
         self._absent: set[tuple[str, str]] = set()  # (statement, name)
         self._watched: dict[int, list[tuple[int, int]] | None] = {}
         self._beginnings = Beginnings()
+        self._registry_begins: dict[int, int | None] = {}
         self._mark = -1
         self._state: object = None  # of the store, when what may change was last read
         self.care: Care = NO_CARE
@@ -114,6 +116,7 @@ class Asker:
         self.changes += 1
         self._absent.clear()
         self._watched.clear()
+        self._registry_begins.clear()
 
     def _look_after(self) -> None:
         """See what was taken out of the store; numbers change where a device was forgotten."""
@@ -212,6 +215,77 @@ class Asker:
                 self._client_ids.clear()
             name = self._client_ids[client_no] = row[0]
         return name
+
+    # --- the registry: see store/registry.py for the rule -------------------------------------------------
+
+    def registry(self, name: str, known_at: int, *, whole: bool = False) -> Registry | None:
+        """Give the lifetimes of a thing's name as known at a moment; None where nothing was told of them.
+
+        `whole`: with what the index said of its type, groups and attributes, which nothing else is needed for.
+        """
+        observed_from_ms = self._registry_from(known_at)
+        facts: list[Fact] = []
+        if observed_from_ms is not None and bytes_of(name) is not None:
+            rows = self.rows("registry", name=name, realm=self.realm, known_at=known_at)
+            facts = [fact for row in rows if (fact := fact_of(*row)) is not None]
+        client_no = self.client_named(name) if facts or whole else None
+        if client_no is not None and facts:
+            facts += self._seen_by_checks(client_no, absences(facts), known_at)
+        if client_no is not None and whole:
+            answers = self.rows("index_answers", client_no=client_no, known_at=known_at)
+            facts += [fact for row in answers if (fact := fact_of("check", *row)) is not None]
+        return registry_of(facts, observed_from_ms=observed_from_ms) if facts else None
+
+    def is_registered(self, name: str, at_ms: int, known_at: int) -> bool | None:
+        """Tell whether a thing of a name was registered at an instant; None: nobody knows."""
+        registry = self.registry(name, known_at)
+        return None if registry is None else registry.is_registered(at_ms)
+
+    def _registry_from(self, known_at: int) -> int | None:
+        """Tell when anything was first told of the registry; None: never."""
+        if known_at not in self._registry_begins:
+            if len(self._registry_begins) >= MOST_MOMENTS:
+                self._registry_begins.clear()
+            row = self._row("registry_begins", realm=self.realm, known_at=known_at)
+            self._registry_begins[known_at] = None if row is None else row[0]
+        return self._registry_begins[known_at]
+
+    def _seen_by_checks(self, client_no: int, absent_ms: list[int], known_at: int) -> list[Fact]:
+        """List the first answer of the API about a client's connection in each stretch between absences."""
+        found: list[Fact] = []
+        after_ms: int | None = -_NEVER_MS
+        while after_ms is not None:
+            asked_ms = self._asked_after(client_no, after_ms, known_at)
+            if asked_ms is None:
+                break
+            found.append(was(asked_ms))
+            later = (each for each in absent_ms if each >= asked_ms)
+            after_ms = next((each + LAG_MS for each in later), None)
+        return found
+
+    def _asked_after(self, client_no: int, at_ms: int, known_at: int) -> int | None:
+        """Tell when the API first answered about a client's connection after an instant."""
+        row = self._row("asked_after", client_no=client_no, at_ms=at_ms, known_at=known_at)
+        first_ms: int | None = None if row is None else row[0]
+        slot, from_ms = client_no % BLOCK, at_ms - LONGEST_SWEEP_MS
+        while True:
+            rows = self.rows(
+                "slots_after",
+                block_no=client_no // BLOCK,
+                from_ms=from_ms,
+                known_at=known_at,
+                slot=slot,
+                none=bytes(SLOT_BYTES),
+            )
+            for begins_ms, first_slot, slots in rows:
+                if first_ms is not None and begins_ms >= first_ms:
+                    return first_ms
+                asked_ms = slot_ms(begins_ms, first_slot, slots, slot)
+                if asked_ms is not None and asked_ms > at_ms:
+                    first_ms = asked_ms if first_ms is None else min(first_ms, asked_ms)
+                from_ms = begins_ms
+            if len(rows) < 20:
+                return first_ms
 
     # --- what holds ---------------------------------------------------------------------------------------
 

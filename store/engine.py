@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,7 +33,7 @@ from store.errors import (
     UsageError,
 )
 
-SCHEMA_REVISION = "0008"  # the newest file in migrations/versions; a test holds them equal
+SCHEMA_REVISION = "0009"  # the newest file in migrations/versions; a test holds them equal
 
 _BUSY_TIMEOUT_MS = 10_000
 # What PostgreSQL says of a state that passes: it starts, stops or fails over, has no connection free, or let
@@ -155,7 +155,7 @@ class Store:
                 driver.close()
 
     @contextlib.contextmanager
-    def streaming(self) -> Iterator[Callable[[str], Iterator[Any]]]:
+    def streaming(self) -> Iterator[Callable[..., Iterator[Any]]]:
         """Give a way to run statements whose rows stream, all from one snapshot, in constant memory."""
         with self.detached() as driver:
             if self.is_sqlite:
@@ -165,10 +165,10 @@ class Store:
             driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             numbers = itertools.count()
 
-            def run(statement: str) -> Iterator[Any]:
+            def run(statement: str, values: Sequence[Any] | None = None) -> Iterator[Any]:
                 with driver.cursor(name=f"stream_{next(numbers)}") as cursor:
                     cursor.itersize = 10_000
-                    cursor.execute(statement)
+                    cursor.execute(statement, values)
                     yield from cursor
 
             yield run

@@ -285,7 +285,7 @@ _EVIDENCE = (
     " client_initiated, principal_no, ip_no, thing_no, extra"
 )
 _ONCE: dict[str, str] = {
-    "observations": "at_ms, digest, kind, subject, known_at, claimed_at, source_no, body",
+    "observations": "at_ms, digest, kind, subject, known_at, claimed_at, source_no, body, realm_no",
     "watches": "source, from_ms, to_ms, known_at, claimed_at",
     "quarantine": "source_no, position, known_at, reason, detail, length, sha256, head",
 }

@@ -143,7 +143,17 @@ observations = Table(
     Column("claimed_at", BIG),
     Column("source_no", Integer, nullable=False),
     Column("body", Text, nullable=False),
+    Column("realm_no", Integer),  # null: of a store that had one realm only, or none yet
     **_CLUSTERED,
+)
+
+# What is told of a thing's registration: store/registry.py.
+Index(
+    "observations_by_subject",
+    observations.c.subject,
+    observations.c.at_ms,
+    sqlite_where=observations.c.subject.is_not(None),
+    postgresql_where=observations.c.subject.is_not(None),
 )
 
 # What the API said, where it was not what it had said before: store/checks.py.

@@ -20,6 +20,8 @@ _SEEN = (
 )
 REASON, PROVED_FROM = 6, 10  # where a row of _SEEN has reason_no and proved_from_ms
 _VISIBLE = "x.recorded_at <= :known_at AND (x.superseded_at IS NULL OR x.superseded_at > :known_at)"
+# An observation of no realm is of a store that had one only.
+_OF_REALM = "(o.realm_no IS NULL OR o.realm_no = (SELECT r.realm_no FROM realms r WHERE r.name = :realm))"
 
 _STATEMENTS: dict[str, str] = {
     "thing": """
@@ -150,6 +152,33 @@ _STATEMENTS: dict[str, str] = {
         SELECT at_ms, known_at FROM evidence WHERE known_at <= :known_at ORDER BY at_ms LIMIT 1
     """,
     "watches": "SELECT from_ms, to_ms FROM watches WHERE known_at <= :known_at",
+    # Served by observations_by_subject.
+    "registry": f"""
+        SELECT o.kind, o.at_ms, o.body FROM observations o
+        WHERE o.subject = :name AND o.known_at <= :known_at AND {_OF_REALM} ORDER BY o.at_ms, o.digest
+    """,
+    # Served by the primary key of observations, which leads with the time.
+    "registry_begins": f"""
+        SELECT o.at_ms FROM observations o WHERE o.known_at <= :known_at AND {_OF_REALM}
+        ORDER BY o.at_ms LIMIT 1
+    """,
+    "asked_after": """
+        SELECT k.asked_ms FROM checks k
+        WHERE k.client_no = :client_no AND k.asked_ms > :at_ms AND k.known_at <= :known_at
+          AND substr(k.answer, 1, 22) <> '{"api":"GetConnection"' ORDER BY k.asked_ms LIMIT 1
+    """,
+    # Served by sweeps_by_asking.
+    "slots_after": """
+        SELECT w.asked_ms, w.first_slot, w.slots FROM sweeps w
+        WHERE w.block_no = :block_no AND w.asked_ms > :from_ms AND w.known_at <= :known_at
+          AND w.first_slot <= :slot AND substr(w.slots, 1 + 3 * (:slot - w.first_slot), 3) > :none
+        ORDER BY w.asked_ms LIMIT 20
+    """,
+    "index_answers": """
+        SELECT k.asked_ms, k.answer FROM checks k
+        WHERE k.client_no = :client_no AND k.known_at <= :known_at
+          AND substr(k.answer, 1, 20) = '{"api":"SearchIndex"' ORDER BY k.asked_ms
+    """,
 }
 
 

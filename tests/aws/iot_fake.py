@@ -93,6 +93,7 @@ class State:
 
     things: Sequence[str] = ()  # registered, in the order of pages
     truth: Truth = lambda thing, now_ms: NEVER
+    described: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # type, attributes, groups, id
     clock: Clock = system_clock
     lag_ms: int = 0  # the index is so far behind the broker
     whole_seconds: bool = False
@@ -202,6 +203,7 @@ class IotFake:
         things = []
         for name in page:
             thing: dict[str, Any] = {"thingName": name, "thingId": f"id-of-{name}"}
+            thing |= state.described.get(name, {})
             if state.connectivity_indexed:
                 said = state.truth(name, state.clock() - state.lag_ms)
                 connectivity: dict[str, Any] = {"connected": said.connected}
@@ -219,9 +221,11 @@ class IotFake:
             raise _Failed(Fault(400, "InvalidRequestException", "maxResults is 1 to 250"))
         page, token = _page(state.things, asked.get("nextToken"), most)
         arn = "arn:aws:iot:eu-central-1:123456789012:thing/"
-        things = [
-            {"thingName": name, "thingArn": arn + name, "attributes": {}, "version": 1} for name in page
-        ]
+        things = []
+        for name in page:
+            said = state.described.get(name, {})
+            told = {each: said[each] for each in ("thingTypeName", "attributes") if each in said}
+            things.append({"thingName": name, "thingArn": arn + name, "attributes": {}, "version": 1, **told})
         return {"things": things, **token}
 
     def _describe_index(self, state: State, asked: dict[str, Any]) -> dict[str, Any]:
