@@ -1,4 +1,4 @@
-"""The memory of `ingest` and `export evidence` is constant, whatever comes: peak of the real process, in MiB.
+"""The memory of ingest, export, backfill and `ask` is constant, whatever comes: peak of the real process, in MiB.
 
 THINGLINE_BENCH_EVENTS says how many events (a million); nothing here asserts a time.
 """
@@ -9,6 +9,7 @@ import gzip
 import itertools
 import json
 import os
+import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -72,10 +73,13 @@ def test_a_file_that_unpacks_to_a_thousand_times_its_size_does_not_fill_the_memo
 
 
 @pytest.mark.bench
-def test_ingest_and_export_of_a_fleet_take_constant_memory(store_url: str, tmp_path: Path) -> None:
+def test_ingest_export_and_questions_of_a_fleet_take_constant_memory(
+    store_url: str, tmp_path: Path, rng: random.Random
+) -> None:
     choices = Choices(things=max(1, EVENTS // EVENTS_A_THING // 2), days=2, check_minutes=720)
+    fleet = simulate(choices)
     with (tmp_path / "fleet.ndjson").open("wb") as file:
-        file.writelines(simulate(choices).lines())
+        file.writelines(fleet.lines())
     code, out, err, ingesting_mib = measured(
         "ingest", str(tmp_path / "fleet.ndjson"), "--store", store_url, "--json", timeout_s=7_200
     )
@@ -86,12 +90,25 @@ def test_ingest_and_export_of_a_fleet_take_constant_memory(store_url: str, tmp_p
             "export", "evidence", "--store", store_url, stdout=file, timeout_s=7_200
         )
     assert code == 0, err
+    questions, names = EVENTS // 10, list(fleet.kinds())
+    with (tmp_path / "questions.ndjson").open("w") as file:
+        for number in range(questions):  # about every thing, again and again, at any time of the two days
+            at_ms = rng.randrange(fleet.from_ms, fleet.to_ms)
+            file.write(f'{{"thingName": "{names[number % len(names)]}", "at": {at_ms}}}\n')
+    with (tmp_path / "answers.ndjson").open("wb") as file:
+        code, _, err, asking_mib = measured(
+            "ask", str(tmp_path / "questions.ndjson"), "--store", store_url, stdout=file, timeout_s=7_200
+        )
+    assert code == 0, err
+    with (tmp_path / "answers.ndjson").open("rb") as file:
+        answered = sum(b'"connected"' in line for line in file)
     print(
-        f"\n{told['events']:,} events and {told['checks']:,} checks of {choices.things:,} things:"
-        f" ingest {ingesting_mib:.0f} MiB, export evidence {exporting_mib:.0f} MiB"
+        f"\n{told['events']:,} events and {told['checks']:,} checks of {choices.things:,} things: ingest"
+        f" {ingesting_mib:.0f} MiB, export evidence {exporting_mib:.0f} MiB, ask of {questions:,} {asking_mib:.0f} MiB"
     )
     assert told["events"] > 0.9 * EVENTS
-    assert max(ingesting_mib, exporting_mib) < MOST_MIB
+    assert answered > 0.9 * questions
+    assert max(ingesting_mib, exporting_mib, asking_mib) < MOST_MIB
 
 
 @pytest.mark.bench
