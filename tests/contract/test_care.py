@@ -15,12 +15,14 @@ import sqlalchemy as sa
 
 import thingline
 from ingest.check import faults
+from ingest.rebuild import rebuild_store
 from ingest.writer import Writer
 from queries.history import Question
 from queries.output import reply_json
 from store.backup import _compare, back_up
 from store.engine import open_reader, open_writer, parse_url
 from store.errors import StoreError
+from store.model import Event, Learned
 from store.schema import VIEWS
 from tests.builders import T0
 from tests.contract.test_commands import SAMPLE, Run, execute, fill, on_any, questions, run, sampled
@@ -154,6 +156,52 @@ def test_damage_to_the_file_is_found(on_any: Run, sqlite_store_url: str, rng: ra
 def test_the_check_writes_nothing_and_runs_beside_a_writer(on_any: Run, sqlite_store_url: str) -> None:
     with open_writer(parse_url(sqlite_store_url)):
         assert on_any("db", "check", "--store", sqlite_store_url).code == 0
+
+
+def test_a_rebuild_beside_writers_loses_nothing_and_finds_nothing(
+    postgres_store_url: str, rng: random.Random
+) -> None:
+    """Writers wait while it runs, and what they remember stays true, whether it mended anything or not."""
+    url = parse_url(postgres_store_url)
+    told = in_turn(rng, histories(rng, 15))
+    items = [each._replace(known_at_ms=None) for each in learned(told, range(len(told)))]
+    rng.shuffle(items)
+    batches = [items[at : at + 40] for at in range(0, len(items), 40)]
+    written: list[int] = []
+    rebuilt: list[list[str]] = []
+    done = threading.Event()
+
+    def rebuild() -> None:
+        while not done.wait(0.05):
+            with open_writer(url) as store:
+                rebuilt.append(rebuild_store(store).differing)
+
+    def write(part: list[list[Learned]]) -> None:
+        with open_writer(url) as store, Writer(store) as writer:
+            written.extend(writer.write(batch, source="test").read for batch in part)
+
+    with open_writer(url):
+        pass
+    rebuilding = threading.Thread(target=rebuild)
+    writers = [threading.Thread(target=write, args=(batches[number::2],)) for number in range(2)]
+    for thread in (rebuilding, *writers):
+        thread.start()
+    time.sleep(0.2)
+    execute(postgres_store_url, "UPDATE transitions SET state = 1 - state WHERE state < 2")  # for it to mend
+    for thread in writers:
+        thread.join()
+    done.set()
+    rebuilding.join()
+    assert sum(written) == len(items)
+    assert rebuilt
+    with open_writer(url) as store:
+        rebuild_store(store)
+        assert rebuild_store(store).differing == []
+        assert list(faults(store)) == []
+    with open_reader(url) as store, store.reading() as connection:
+        held = connection.exec_driver_sql("SELECT count(DISTINCT (client_no, at_ms, digest)) FROM evidence")
+        events = {each for each in told if isinstance(each, Event)}
+        assert held.scalar_one() == len(events)
 
 
 def test_the_views_that_a_store_has_are_those_that_the_check_asks_for(store_url: str) -> None:
