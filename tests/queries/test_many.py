@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -14,6 +16,7 @@ from ingest.writer import Writer
 from queries import history as history_module
 from queries.history import History, Question, Reply
 from queries.output import ReplyLines, json_line, reply_json
+from store.answer import Answer
 from store.engine import open_writer, parse_url
 from store.errors import (
     AnswerError,
@@ -140,6 +143,62 @@ def test_many_questions_give_what_each_gives_alone(
                 assert reply.at_ms == question.at
             kinds.add(type(reply.error))
     assert kinds == {type(None), InvalidRequest, ResourceNotFound, IndexNotReady}
+
+
+def test_what_was_told_while_two_writers_wrote_is_told_again_as_known_then(
+    postgres_store_url: str, rng: random.Random
+) -> None:
+    """A watermark that was seen hides nothing that was committed below it later, however the writers race."""
+    url = parse_url(postgres_store_url)
+    clients = [f"racer-{number}" for number in range(6)]
+    with open_writer(url):
+        pass
+    done = threading.Event()
+    told: list[Answer] = []
+
+    def write(part: list[str], sessions: int) -> None:
+        """Write many small batches, or few large ones, which take long to commit what they know since they began."""
+        with open_writer(url) as store, Writer(store) as writer:
+            for first in range(0, 120, sessions):
+                batch = [
+                    build(
+                        T0 - BACK + version * 60_000 + later,
+                        session=f"{client}-{version}",
+                        version=version,
+                        client_id=client,
+                    )
+                    for client in part
+                    for version in range(first, first + sessions)
+                    for build, later in ((connect, 0), (disconnect, 40_000))
+                ]
+                writer.write([Learned(each, 0) for each in batch], source="test")
+
+    def ask(seed: int) -> None:
+        random_source = random.Random(seed)
+        with thingline.open(postgres_store_url) as history:
+            while not done.is_set():
+                at_ms = T0 - BACK + random_source.randrange(120 * 60_000)
+                with contextlib.suppress(ResourceNotFound, IndexNotReady):
+                    told.append(history.at(random_source.choice(clients), at_ms))
+
+    writers = [
+        threading.Thread(target=write, args=(clients[::2], 1)),
+        threading.Thread(target=write, args=(clients[1::2], 20)),
+    ]
+    askers = [threading.Thread(target=ask, args=(rng.randrange(1 << 30),)) for _ in range(2)]
+    for thread in (*writers, *askers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in askers:
+        thread.join()
+    moments = {answer.known_at for answer in told}
+    assert len(moments) > 20
+    with thingline.open(postgres_store_url) as history:
+        asked = [Question(answer.client_id, answer.at_ms, answer.known_at) for answer in told]
+        for answer, reply in zip(told, history.ask(asked), strict=True):
+            assert reply.answer == answer
 
 
 def test_the_store_s_history_begins_with_its_first_stamp_known_then(
