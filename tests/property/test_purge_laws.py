@@ -107,7 +107,7 @@ def comparable(one: ThingPeriod) -> object:
     return one.client_id, one.period._replace(seen=plain)
 
 
-@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=pytest.mark.soak) for turn in range(1, 10))])
 def test_no_answer_after_the_horizon_changes(
     store_url: str, tmp_path: Path, rng: random.Random, turn: int
 ) -> None:
