@@ -94,6 +94,7 @@ def command_line() -> Any:
     from queries.commands import COMMANDS as ASKING
     from queries.coverage_command import COMMANDS as COVERING
     from queries.registry_command import COMMANDS as REGISTERING
+    from queries.uptime_command import COMMANDS as COUNTING
 
     group = click.Group(
         help=(
@@ -113,6 +114,7 @@ def command_line() -> Any:
         *ASKING,
         *COVERING,
         *REGISTERING,
+        *COUNTING,
         *SIMULATING,
         *CARING,
         *SETTING_UP,

@@ -21,6 +21,7 @@ from queries.many import Question as Question
 from queries.many import Reply as Reply
 from queries.many import Time as Time
 from queries.times import day_of, milliseconds_of, parse_time, read_zone
+from queries.uptime import Policy, Thing, reckon, stretches_of
 from store.answer import (
     Answer,
     Asker,
@@ -131,6 +132,11 @@ class History:
         if isinstance(time, str):
             return parse_time(time, now_ms=self._clock(), tz=self._tz)
         return milliseconds_of(time)
+
+    def known_at(self, time: Time | None = None) -> int:
+        """Cut a moment of learning to the store's watermark, in epoch milliseconds; None: the watermark itself."""
+        with self._asking(time) as (_, known_ms):
+            return known_ms
 
     @contextmanager
     def _asking(self, known_at: Time | None = None) -> Iterator[tuple[Asker, int]]:
@@ -263,6 +269,54 @@ class History:
                 asker.client_id(binding.client_no),
                 _cut(asker, binding.client_no, begins_ms, ends_ms, known_at),
             )
+
+    def uptime(
+        self,
+        window: tuple[Time, Time],
+        policies: Sequence[Policy],
+        *,
+        names: Sequence[str] | None = None,
+        known_at: Time | None = None,
+        described: bool = False,
+    ) -> Iterator[Thing]:
+        """Count the time of things in `[from, to)` by each of several policies, by name; None: of all of them.
+
+        `described`: with their types, groups and attributes. One snapshot; memory: the names, and one thing's periods.
+        Raises UsageError for a window without time, IndexNotReady for one that begins before what a purge left,
+        ResourceNotFound for a name of `names` that was never heard of.
+        """
+        from_ms, to_ms = map(self.milliseconds, window)
+        if to_ms <= from_ms:
+            raise UsageError("The window ends before it begins; --from must be earlier than --to.")
+        reach_ms = max((policy.reach_ms for policy in policies), default=0)
+        with self._asking(known_at) as (asker, known_ms):
+            asker.check_horizon(from_ms, known_ms)
+            begun_ms = asker.begins_ms(known_ms)
+            watched = asker.watched(known_ms)
+            wide = max(from_ms - reach_ms, asker.care.horizon_ms), to_ms + reach_ms
+            asked = (
+                self._names(asker, by_client=False) if names is None else [(name, False) for name in names]
+            )
+            for name, as_client in asked:
+                spoken: list[str] = []
+                found: list[Period] = []
+                try:
+                    for client_id, cut in self._timelines(asker, name, *wide, known_ms, as_client):
+                        spoken.append(client_id)
+                        found += cut.periods(watched)
+                except ResourceNotFound:
+                    if names is not None:
+                        raise
+                    continue  # nobody knew of it then
+                registry = None if as_client else asker.registry(name, known_ms, whole=described)
+                absent = [] if registry is None else registry.unregistered()
+                told = list(stretches_of(found, absent, begun_ms=begun_ms, window=wide, known_at=known_ms))
+                yield Thing(
+                    name if is_legal(name) else None,
+                    spoken[-1] if spoken else name,
+                    registry,
+                    [reckon(told, policy, (from_ms, to_ms)) for policy in policies],
+                )
 
     def registry(self, thing_name: str, *, known_at: Time | None = None) -> Registry:
         """Give the lifetimes of a thing's name, with type, groups and attributes over time (store/registry.py).

@@ -24,7 +24,7 @@ _EPOCH_MIN_S = 1_262_304_000
 _EPOCH_MAX_S = 4_133_980_800
 
 _EPOCH = datetime(1970, 1, 1)
-_EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
+UTC_EPOCH = _EPOCH.replace(tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 # Times are of the years 1 to 9999, which can be written and which every store holds.
 FIRST_MS = (datetime(1, 1, 1) - _EPOCH) // _MS
@@ -83,7 +83,7 @@ def parse_time(text: str, *, now_ms: int, tz: str | None) -> int:
     text = text.strip()
     if _EXACT.fullmatch(text):
         with suppress(ValueError):  # no such day or time of day: the long way round says which
-            return (datetime.fromisoformat(text) - _EPOCH_UTC) // _MS
+            return (datetime.fromisoformat(text) - UTC_EPOCH) // _MS
     if text.lower() == "now":
         return now_ms
     if match := _NUMBER.fullmatch(text):
@@ -114,6 +114,15 @@ def parse_time(text: str, *, now_ms: int, tz: str | None) -> int:
     return at_ms
 
 
+def length_ms(text: str) -> int:
+    """Read a length of time, `90s`, `5m` or `1h30m` (a d is 24 hours), as milliseconds. Raises BadTime."""
+    match = _AGO.fullmatch(f"-{text}") if text else None
+    if match is None:
+        raise BadTime(f"{_quoted(text)} is no length of time; give 90s, 5m or 1h30m.")
+    lengths = zip(match.groups(), _UNIT_MS.values(), strict=True)
+    return sum(int(count) * unit_ms for count, unit_ms in lengths if count is not None)
+
+
 def milliseconds_of(time: object) -> int:
     """Read an int of epoch milliseconds, or an aware datetime; digits below a millisecond are cut off.
 
@@ -122,7 +131,7 @@ def milliseconds_of(time: object) -> int:
     if isinstance(time, datetime):
         if time.tzinfo is None:
             raise BadTime("That datetime has no zone; give one, e.g. tzinfo=UTC.")
-        at_ms = (time - _EPOCH_UTC) // _MS
+        at_ms = (time - UTC_EPOCH) // _MS
     elif isinstance(time, int) and not isinstance(time, bool):
         at_ms = time
     else:
@@ -198,7 +207,7 @@ def _local(match: re.Match[str], *, zone: tzinfo, now_ms: int) -> datetime:
 
 
 def _instant_in(zone: tzinfo, at_ms: int) -> datetime:
-    return (_EPOCH_UTC + timedelta(milliseconds=at_ms)).astimezone(zone)
+    return (UTC_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone)
 
 
 def day_of(at_ms: int, zone: tzinfo) -> str:
@@ -221,6 +230,11 @@ def _instant(local: datetime, zone: tzinfo) -> int:
 def _reading_ms(local: datetime, zone: tzinfo, *, fold: int) -> int:
     offset = local.replace(fold=fold, tzinfo=zone).utcoffset() or timedelta()
     return (local - _EPOCH - offset) // _MS
+
+
+def local_ms(local: datetime, zone: tzinfo) -> int:
+    """Give the instant at which clocks of `zone` showed `local`; the earlier where it came twice or was skipped."""
+    return min(_reading_ms(local, zone, fold=0), _reading_ms(local, zone, fold=1))
 
 
 def _said(at_ms: int) -> str:

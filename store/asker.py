@@ -315,6 +315,13 @@ class Asker:
             begun = begins_ms <= at_ms
         return begun
 
+    def begins_ms(self, known_at: int) -> int | None:
+        """Tell when the store's history begins, as known at a moment; None where it has none."""
+        watched = self.watched(known_at)
+        row = self._row("earliest_evidence", known_at=known_at)
+        begins = [] if row is None else [row[0]]
+        return min([*begins, *(from_ms for from_ms, _ in (watched or [])[:1])], default=None)
+
     def in_force(self, client_no: int, at_ms: int, known_at: int) -> Period | None:
         """Find the period of a client that holds at an instant; None before its first evidence."""
         row = self._row("point", client_no=client_no, at_ms=at_ms, known_at=known_at)
