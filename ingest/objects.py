@@ -1,0 +1,108 @@
+"""An object of S3: its bytes, piece by piece, read on where the connection broke; and what shows it to people."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from ingest.aws import Failure, errors, failure_of
+from ingest.queue import Page
+from store.model import Event, Learned, Observation, Rejected
+
+_PIECE = 256 << 10
+_TRIES = 5  # in a row that bring nothing, until an object is left for later
+_RECORD_BYTES = 500  # of an event without anything unusual, in memory
+
+Failed = Callable[[Failure, int], None]  # told what is wrong and after how many failures in a row; waits
+
+
+class Content:
+    """An object that was asked for; its bytes are to be read once."""
+
+    def __init__(self, client: Any, bucket: str, key: str) -> None:
+        """Ask for it. Raises what boto3 raises."""
+        self._ask = partial(client.get_object, Bucket=bucket, Key=key)
+        answer = self._ask()
+        self._body = answer["Body"]
+        self.etag: str = answer["ETag"]
+        self.at_ms = int(answer["LastModified"].timestamp() * 1000)
+        self.size = int(answer["ContentLength"])
+
+    def pieces(self, failed: Failed) -> Iterator[bytes]:
+        """Yield its bytes. Raises what boto3 raises.
+
+        A connection that breaks, as one may that was idle while the store was away, is made anew from there on,
+        for the same bytes; `failed` is told before, and waits.
+        """
+        at = failures = 0
+        while True:
+            try:
+                while piece := self._body.read(_PIECE):
+                    at, failures = at + len(piece), 0
+                    yield piece
+                return
+            except errors() as error:
+                failure = failure_of(error)
+                if failure.code in _OTHER or failures == _TRIES:
+                    raise
+            failed(failure, failures)
+            failures += 1
+            self.close()
+            try:
+                self._body = self._ask(Range=f"bytes={at}-", IfMatch=self.etag)["Body"]
+            except errors() as error:
+                if failure_of(error).code in _OTHER:
+                    raise
+
+    def close(self) -> None:
+        """Read no more of it."""
+        self._body.close()
+
+
+_OTHER = frozenset({"PreconditionFailed", "412", "NoSuchKey"})  # it is another object by now, or none
+
+
+class Sheet:
+    """The objects that one page of notices names: its messages are deleted once all of them are done."""
+
+    def __init__(self, page: Page, left: int) -> None:
+        self._page = page
+        self._left = left
+        self._lock = threading.Lock()
+
+    def done(self) -> None:
+        """Count one that was committed."""
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        self._page.settle()
+
+    def give_back(self, after_s: int) -> None:
+        """Let the messages come again, for one could not be read; the others change nothing then."""
+        with self._lock:
+            is_first, self._left = self._left > 0, -1
+        if is_first:
+            self._page.give_back(after_s)
+
+
+def shown(bucket: str, key: str) -> str:
+    """Give an object's URL; what cannot be printed is escaped."""
+    text = "".join(each if each.isprintable() else quote(each, errors="surrogatepass") for each in key)
+    return f"s3://{bucket}/{text}"
+
+
+def weight(items: Sequence[Learned | Rejected]) -> int:
+    """Give about how many bytes records take until they are written."""
+    return sum(map(_weight, items))
+
+
+def _weight(item: Learned | Rejected) -> int:
+    if isinstance(item, Rejected):
+        return _RECORD_BYTES + len(item.head)
+    said = item.evidence
+    extra = said.extra if isinstance(said, Event) else said.body if isinstance(said, Observation) else None
+    return _RECORD_BYTES + len(extra or "")
