@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -45,7 +47,7 @@ class Content:
                     yield piece
                 return
             except errors() as error:
-                failure = failure_of(error)
+                failure = fault_of(error)
                 if failure.code in _OTHER or failures == _TRIES:
                     raise
             failed(failure, failures)
@@ -54,7 +56,7 @@ class Content:
             try:
                 self._body = self._ask(Range=f"bytes={at}-", IfMatch=self.etag)["Body"]
             except errors() as error:
-                if failure_of(error).code in _OTHER:
+                if fault_of(error).code in _OTHER:
                     raise
 
     def close(self) -> None:
@@ -62,6 +64,7 @@ class Content:
         self._body.close()
 
 
+_URL = re.compile(r"\"?https?://\S+")
 _OTHER = frozenset({"PreconditionFailed", "412", "NoSuchKey"})  # it is another object by now, or none
 
 
@@ -87,6 +90,12 @@ class Sheet:
             is_first, self._left = self._left > 0, -1
         if is_first:
             self._page.give_back(after_s)
+
+
+def fault_of(error: Exception) -> Failure:
+    """Read what boto3 raised of an object, without the object's URL: it goes to the log."""
+    failure = failure_of(error)
+    return replace(failure, message=_URL.sub("S3", failure.message))
 
 
 def shown(bucket: str, key: str) -> str:

@@ -4,7 +4,8 @@ Owns the finding of objects and their way. The prefix is listed, whole at the st
 is configured, tells of new objects meanwhile, and is obeyed for this bucket and this prefix only. Each object is read
 once (ingest/marks.py states the rule) by one of several threads, in pieces, and decoded as a file is; with its last
 record its mark is committed, and only then is the notice deleted. What fails is put back and found again by the next
-whole listing, so nothing is kept in mind of it. One ingester of a store reads a prefix; the others stand by.
+whole listing, so nothing is kept in mind of it. One ingester of a store reads a prefix; the others stand by. No key may
+stand in the log, for it may hold a device's name.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ingest.inbox import Delivery, Inbox
 from ingest.ledger import Watched
 from ingest.marks import Marks, hour_of, mark_of
 from ingest.notices import notices
-from ingest.objects import Content, Sheet, shown, weight
+from ingest.objects import Content, Sheet, fault_of, shown, weight
 from ingest.positions import LEASE_MS, Leases, saved
 from ingest.queue import Page, Queue
 from ingest.refusal import Unreadable, rejected
@@ -126,9 +127,8 @@ class S3Source:
         self._waiting: queue.Queue[_Object] = queue.Queue(_WAITING)
         self._flying: set[str] = set()  # keys that a listing found and that are not read yet
         self._again = threading.Event()  # something was not read: do not wait for an hour
-        self._order = (
-            threading.Lock()
-        )  # a row of marks speaks of all that was handed over before it, and no more
+        # A row of marks speaks of what was handed over before it, and of no more.
+        self._order = threading.Lock()
         self._unbroken_ms: int | None = None
         self._is_foreign_told = False
 
@@ -261,7 +261,7 @@ class S3Source:
     def _await(self, found: _Object, over: threading.Event) -> None:
         while not over.is_set():
             try:
-                self._waiting.put(found, timeout=0.5)
+                self._waiting.put(found, timeout=0.2)
                 return
             except queue.Full:
                 continue
@@ -300,7 +300,7 @@ class S3Source:
                 if bucket == self._settings.bucket and key.startswith(self._settings.prefix):
                     found.append(key)
                 else:
-                    self._foreign(bucket, key)
+                    self._foreign(bucket)
         if page.messages:
             sheet = Sheet(page, len(found) + 1)
             if not inbox.put(Delivery(self.name, refused, page.weight, sheet.done)):
@@ -308,15 +308,13 @@ class S3Source:
             for key in found:
                 self._await(_Object(key, "", self._clock(), sheet), over)
 
-    def _foreign(self, bucket: str, key: str) -> None:
+    def _foreign(self, bucket: str) -> None:
         """Count what is not ours to read; nothing is lost by it, for the object stays where it is."""
         self._tally.failed(self.name, "foreign")
         if not self._is_foreign_told:
             self._is_foreign_told = True
             log.warning(
-                "%s: there are notices of other objects, which are not read: %s",
-                self.name,
-                shown(bucket, key),
+                "%s: notices speak of other objects too, of %s; these are not read", self.name, bucket
             )
 
     # --- Reading --------------------------------------------------------------------------------------------
@@ -326,7 +324,7 @@ class S3Source:
         failures = 0
         while not over.is_set():
             try:
-                found = self._waiting.get(timeout=0.5)
+                found = self._waiting.get(timeout=0.2)
             except queue.Empty:
                 continue
             try:
@@ -336,7 +334,7 @@ class S3Source:
             except errors() as error:
                 found.put_back(_AGAIN_S)
                 self._again.set()
-                self._reading.failed(failure_of(error), over, failures)
+                self._reading.failed(fault_of(error), over, failures)
                 failures += 1
             finally:
                 self._flying.discard(found.key)
@@ -357,15 +355,13 @@ class S3Source:
             said.close()
             return inbox.put(Delivery(self.name, [], settle=found.done))
         records = self._records(said, shown(bucket, found.key), over)
-        batches = Batches(records, most=_BATCH, most_bytes=_BATCH_BYTES)
-        for batch in batches:
+        for batch in Batches(records, most=_BATCH, most_bytes=_BATCH_BYTES):
+            self._tally.received(self.name, 0, 0, self._clock())
             if over.is_set() or not inbox.put(
                 Delivery(self.name, batch, weight(batch), watched=self._watched(self._clock()))
             ):
                 said.close()
                 return False
-        if batches.broken is not None:
-            log.warning("%s: %s", shown(bucket, found.key), batches.broken)
         self._tally.received(self.name, 1, said.size, self._clock())
         return self._hand_over(mark, said.at_ms, [], found, inbox)
 
@@ -384,7 +380,7 @@ class S3Source:
         """Leave a trace of an object that cannot be read, now or ever."""
         self._tally.failed(self.name, reason)
         where = shown(self._settings.bucket, found.key)
-        log.warning("%s: %s", where, detail)
+        log.warning("%s: of an object: %s; `thingline quarantine list` says which", self.name, detail)
         trace = rejected(reason, f"{detail} ({where})", where.encode(), 0)
         return self._hand_over(mark_of(found.key, found.etag), found.at_ms, [trace], found, inbox)
 
