@@ -20,7 +20,7 @@ import threading
 import uuid
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 MARKS = 512  # a row, at most: 5.5 KiB, written anew with each object that it takes
 _BYTES = 8
@@ -60,14 +60,12 @@ class Marks:
         for hour_no, held in self._hours.items():
             self._hours[hour_no] = array("Q", sorted(held))
 
-    def has(self, mark: int, at_ms: int) -> bool:
-        """Tell whether an object of that mark and LastModified was read."""
+    def has(self, mark: int, at_ms: int | None = None) -> bool:
+        """Tell whether an object of that mark and LastModified was read; None: of whichever, which takes longer."""
         with self._lock:
-            held = self._hours.get(hour_of(at_ms))
-            if held is None:
-                return False
-            at = bisect_left(held, mark)
-            return at < len(held) and held[at] == mark
+            if at_ms is None:
+                return any(_holds(each, mark) for each in self._hours.values())
+            return _holds(self._hours.get(hour_of(at_ms), ()), mark)
 
     def add(self, mark: int, at_ms: int) -> tuple[str, str]:
         """Mark an object; gives the part and the position to be saved with what it said, in the order of calls."""
@@ -99,3 +97,8 @@ class Marks:
     def __len__(self) -> int:
         with self._lock:
             return sum(map(len, self._hours.values()))
+
+
+def _holds(marks: Sequence[int], mark: int) -> bool:
+    at = bisect_left(marks, mark)
+    return at < len(marks) and marks[at] == mark

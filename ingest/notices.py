@@ -21,6 +21,7 @@ class Notice(NamedTuple):
 
     bucket: str
     key: str
+    etag: str = ""  # where it is said
 
 
 def notices(body: bytes) -> list[Notice]:
@@ -58,6 +59,7 @@ def _named(said: Any, *, encoded: bool) -> Notice:
         bucket, key = said["bucket"]["name"], said["object"]["key"]
     except (LookupError, TypeError):
         raise Unreadable("unknown-shape", "this notice of S3's names no object") from None
-    if not isinstance(bucket, str) or not isinstance(key, str) or not key:
+    if not (isinstance(bucket, str) and isinstance(key, str) and isinstance(said["object"], dict) and key):
         raise Unreadable("unknown-shape", "this notice of S3's names no object")
-    return Notice(bucket, unquote_plus(key) if encoded else key)
+    etag = said["object"].get("eTag", said["object"].get("etag", ""))
+    return Notice(bucket, unquote_plus(key) if encoded else key, etag if isinstance(etag, str) else "")

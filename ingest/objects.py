@@ -17,8 +17,14 @@ from store.model import Event, Learned, Observation, Rejected
 _PIECE = 256 << 10
 _TRIES = 5  # in a row that bring nothing, until an object is left for later
 _RECORD_BYTES = 500  # of an event without anything unusual, in memory
+_OTHER = frozenset({"PreconditionFailed", "412", "NoSuchKey"})  # it is another object by now, or none
+_URL = re.compile(r"\"?https?://\S+")
 
 Failed = Callable[[Failure, int], None]  # told what is wrong and after how many failures in a row; waits
+
+
+class Changed(Exception):
+    """An object was overwritten or deleted while it was read."""
 
 
 class Content:
@@ -28,13 +34,13 @@ class Content:
         """Ask for it. Raises what boto3 raises."""
         self._ask = partial(client.get_object, Bucket=bucket, Key=key)
         answer = self._ask()
-        self._body = answer["Body"]
+        self._body: Any = answer["Body"]
         self.etag: str = answer["ETag"]
         self.at_ms = int(answer["LastModified"].timestamp() * 1000)
         self.size = int(answer["ContentLength"])
 
     def pieces(self, failed: Failed) -> Iterator[bytes]:
-        """Yield its bytes. Raises what boto3 raises.
+        """Yield its bytes. Raises Changed, and what boto3 raises.
 
         A connection that breaks, as one may that was idle while the store was away, is made anew from there on,
         for the same bytes; `failed` is told before, and waits.
@@ -42,30 +48,27 @@ class Content:
         at = failures = 0
         while True:
             try:
+                if self._body is None:
+                    self._body = self._ask(Range=f"bytes={at}-", IfMatch=self.etag)["Body"]
                 while piece := self._body.read(_PIECE):
                     at, failures = at + len(piece), 0
                     yield piece
                 return
             except errors() as error:
                 failure = fault_of(error)
-                if failure.code in _OTHER or failures == _TRIES:
+                if failure.code in _OTHER:
+                    raise Changed from error
+                if failures == _TRIES:
                     raise
+            self.close()
             failed(failure, failures)
             failures += 1
-            self.close()
-            try:
-                self._body = self._ask(Range=f"bytes={at}-", IfMatch=self.etag)["Body"]
-            except errors() as error:
-                if fault_of(error).code in _OTHER:
-                    raise
 
     def close(self) -> None:
         """Read no more of it."""
-        self._body.close()
-
-
-_URL = re.compile(r"\"?https?://\S+")
-_OTHER = frozenset({"PreconditionFailed", "412", "NoSuchKey"})  # it is another object by now, or none
+        body, self._body = self._body, None
+        if body is not None:
+            body.close()
 
 
 class Sheet:

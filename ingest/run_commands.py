@@ -375,10 +375,10 @@ def config_check(path: Path, as_json: bool) -> int:
         click.echo(f"sqs: {each.url} ({each.receivers} receivers)")
     for stream in settings.kinesis:
         click.echo(f"kinesis: {stream.stream} (from {stream.start}, where it was never read)")
-    for each_s3 in settings.s3:
-        told = "listed only" if each_s3.notices is None else f"notices from {each_s3.notices}"
-        start = f"from {each_s3.start}, where it was never read"
-        click.echo(f"s3: s3://{each_s3.bucket}/{each_s3.prefix} ({told}; {start})")
+    for prefix in settings.s3:
+        told = "" if prefix.notices is None else f"; notices from {prefix.notices}"
+        start = f"from {prefix.start}, where it was never read"
+        click.echo(f"s3: s3://{prefix.bucket}/{prefix.prefix} ({start}{told})")
     for broker in settings.mqtt:
         click.echo(f"mqtt: {broker.place} as {broker.client_id}, {', '.join(broker.topics)}")
     if settings.checks is not None:

@@ -23,8 +23,8 @@ from ingest.files import Batches
 from ingest.inbox import Delivery, Inbox
 from ingest.ledger import Watched
 from ingest.marks import Marks, hour_of, mark_of
-from ingest.notices import notices
-from ingest.objects import Content, Sheet, fault_of, shown, weight
+from ingest.notices import Notice, notices
+from ingest.objects import Changed, Content, Sheet, fault_of, shown, weight
 from ingest.positions import LEASE_MS, Leases, saved
 from ingest.queue import Page, Queue
 from ingest.refusal import Unreadable, rejected
@@ -60,7 +60,7 @@ _SET_ASIDE = {
 
 
 class _Object(NamedTuple):
-    """An object that is to be read. `etag` is "" and the time that of the notice where a notice told of it."""
+    """An object that is to be read. Where a notice told of it the time is not its own, and `etag` may be ""."""
 
     key: str
     etag: str
@@ -288,7 +288,7 @@ class S3Source:
 
     def _take(self, page: Page, inbox: Inbox, over: threading.Event) -> None:
         """Do what notices say, where they speak of this prefix."""
-        found: list[str] = []
+        found: list[Notice] = []
         refused: list[Learned | Rejected] = []
         for message in page.messages:
             try:
@@ -296,17 +296,17 @@ class S3Source:
             except Unreadable as error:
                 refused.append(rejected(error.reason, error.detail, message.body, message.sent_ms))
                 continue
-            for bucket, key in named:
-                if bucket == self._settings.bucket and key.startswith(self._settings.prefix):
-                    found.append(key)
+            for each in named:
+                if each.bucket == self._settings.bucket and each.key.startswith(self._settings.prefix):
+                    found.append(each)
                 else:
-                    self._foreign(bucket)
+                    self._foreign(each.bucket)
         if page.messages:
             sheet = Sheet(page, len(found) + 1)
             if not inbox.put(Delivery(self.name, refused, page.weight, sheet.done)):
                 sheet.give_back(0)
-            for key in found:
-                self._await(_Object(key, "", self._clock(), sheet), over)
+            for each in found:
+                self._await(_Object(each.key, each.etag, self._clock(), sheet), over)
 
     def _foreign(self, bucket: str) -> None:
         """Count what is not ours to read; nothing is lost by it, for the object stays where it is."""
@@ -331,6 +331,9 @@ class S3Source:
                 if not self._read(found, inbox, over):
                     found.put_back(0)
                 failures = 0
+            except Changed:  # it is found again as what it is by now
+                found.put_back(0)
+                self._again.set()
             except errors() as error:
                 found.put_back(_AGAIN_S)
                 self._again.set()
@@ -356,10 +359,10 @@ class S3Source:
             return inbox.put(Delivery(self.name, [], settle=found.done))
         records = self._records(said, shown(bucket, found.key), over)
         for batch in Batches(records, most=_BATCH, most_bytes=_BATCH_BYTES):
-            self._tally.received(self.name, 0, 0, self._clock())
-            if over.is_set() or not inbox.put(
-                Delivery(self.name, batch, weight(batch), watched=self._watched(self._clock()))
-            ):
+            now_ms = self._clock()
+            self._tally.received(self.name, 0, 0, now_ms)
+            delivery = Delivery(self.name, batch, weight(batch), watched=self._watched(now_ms))
+            if over.is_set() or not inbox.put(delivery):
                 said.close()
                 return False
         self._tally.received(self.name, 1, said.size, self._clock())
@@ -378,11 +381,14 @@ class S3Source:
 
     def _set_aside(self, found: _Object, reason: str, detail: str, inbox: Inbox) -> bool:
         """Leave a trace of an object that cannot be read, now or ever."""
+        mark = mark_of(found.key, found.etag)
+        if self._marks.has(mark):  # it was read before the notice of it came
+            return inbox.put(Delivery(self.name, [], settle=found.done))
         self._tally.failed(self.name, reason)
         where = shown(self._settings.bucket, found.key)
         log.warning("%s: of an object: %s; `thingline quarantine list` says which", self.name, detail)
         trace = rejected(reason, f"{detail} ({where})", where.encode(), 0)
-        return self._hand_over(mark_of(found.key, found.etag), found.at_ms, [trace], found, inbox)
+        return self._hand_over(mark, found.at_ms, [trace], found, inbox)
 
     def _hand_over(
         self, mark: int, at_ms: int, items: list[Learned | Rejected], found: _Object, inbox: Inbox

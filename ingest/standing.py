@@ -16,8 +16,10 @@ _PAUSES_S = (1, 2, 5, 15, 30, 60)  # after failures in a row
 
 
 class Standing:
-    """Of one source; any thread may tell it. `what` it is, the `permissions` that reading it takes,
-    and for how long it may be silent."""
+    """Of one source; any thread may tell it.
+
+    `what` it is, the `permissions` that reading it takes, and for how long it may be silent.
+    """
 
     def __init__(
         self, name: str, tally: Tally, *, what: str, permissions: str, quiet_ms: int = QUIET_MS

@@ -25,7 +25,7 @@ from ingest.aws import Account
 from ingest.ledger import Ledger
 from ingest.marks import MARKS, Marks, hour_of, mark_of
 from ingest.notices import Notice, notices
-from ingest.objects import fault_of
+from ingest.objects import Changed, Content, fault_of
 from ingest.patience import PatientWriter
 from ingest.refusal import Unreadable
 from ingest.run import Runner
@@ -166,8 +166,9 @@ def clients(url: str) -> set[str]:
             return set()
 
 
-def notice(key: str, *, bucket: str = "lake", name: str = "ObjectCreated:Put") -> str:
-    named = {"bucket": {"name": bucket}, "object": {"key": quote_plus(key, safe="/"), "size": 1, "eTag": "0"}}
+def notice(key: str, *, bucket: str = "lake", name: str = "ObjectCreated:Put", etag: str = "0") -> str:
+    written = {"key": quote_plus(key, safe="/"), "size": 1, "eTag": etag.strip('"')}
+    named = {"bucket": {"name": bucket}, "object": written}
     return json.dumps({"Records": [{"eventSource": "aws:s3", "eventName": name, "s3": named}]})
 
 
@@ -378,9 +379,16 @@ def test_notices_are_obeyed_for_this_bucket_and_prefix_only(
         )
         until(lambda: queue.left == 0, "all is deleted")
         assert ingester.tally.sources["s3:lake/iot/"].failures == {"foreign": 2, "gone-object": 1}
-    assert clients(url) == set()
+        bucket.put("iot/1", event("read").encode())
+        said = notice("iot/1", etag=bucket.objects["iot/1"].etag)
+        queue.fill([said])
+        until(lambda: queue.left == 0, "it is read")
+        del bucket.objects["iot/1"]
+        queue.fill([said])
+        until(lambda: queue.left == 0, "it is deleted")
+    assert clients(url) == {"read"}
     assert s3.buckets["private"].got == {}
-    assert bucket.got == {"iot/gone": 1}
+    assert bucket.got == {"iot/gone": 1, "iot/1": 2}
     found = quarantined(url)
     assert [reason for reason, _, _ in found] == ["gone-object", "not-json", "unknown-shape", "unknown-shape"]
     assert found[0][2] == b"s3://lake/iot/gone"
@@ -409,8 +417,8 @@ def test_a_notice_is_not_deleted_before_its_object_is_in(
 @pytest.mark.parametrize(
     ("body", "found"),
     [
-        (notice("a b+c%20d/é\u2028"), [("lake", "a b+c%20d/é\u2028")]),
-        (notice("x", name="s3:ObjectCreated:CompleteMultipartUpload"), [("lake", "x")]),
+        (notice("a b+c%20d/é\u2028"), [("lake", "a b+c%20d/é\u2028", "0")]),
+        (notice("x", name="s3:ObjectCreated:CompleteMultipartUpload"), [("lake", "x", "0")]),
         (notice("x", name="ObjectRestore:Completed"), []),
         ('{"Records": []}', []),
         ('{"source": "aws.s3", "detail-type": "Object Deleted", "detail": {}}', []),
@@ -507,10 +515,26 @@ def test_a_connection_that_breaks_is_made_anew_where_it_broke(
     body = "".join(bodies).encode()
     bucket.put("iot/1", body)
     bucket.cut["iot/1"] = len(body) // 2
-    with reading(url):
+    with reading(url) as ingester:
+        until(lambda: bucket.got["iot/1"], "it is asked for")
+        bucket.faults["iot/1"] = SLOW_DOWN
+        until(lambda: ingester.tally.sources["s3:lake/iot/"].failures["throttled"], "it is asked for again")
+        assert not marked(url)
+        bucket.faults.clear()
         until(lambda: marked(url), "it is in")
-    assert bucket.got["iot/1"] == 2
     assert held(url) == expected(f"sqlite:///{tmp_path / 'other.db'}", bodies, tmp_path)
+
+
+def test_an_object_that_changes_while_it_is_read_is_told_from_one_that_fails(s3: S3Fake) -> None:
+    bucket, client = s3.buckets["lake"], Account().client("s3")
+    for change in (partial(bucket.put, "iot/1", b"other"), partial(bucket.objects.pop, "iot/1")):
+        bucket.put("iot/1", bytes(1 << 20))
+        bucket.cut["iot/1"] = 300_000
+        pieces = Content(client, "lake", "iot/1").pieces(lambda failure, failures: None)
+        assert next(pieces)
+        change()
+        with pytest.raises(Changed):
+            list(pieces)
 
 
 def test_throttling_and_outages_pass_and_what_was_put_back_is_read(
