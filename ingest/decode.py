@@ -84,16 +84,21 @@ _new = tuple.__new__  # a third of the price of calling the named tuple's class
 
 
 def decode_stream(
-    chunks: Iterable[bytes], *, now: Callable[[], int], asked_ms: int | None = None
+    chunks: Iterable[bytes],
+    *,
+    now: Callable[[], int],
+    asked_ms: int | None = None,
+    most_inflated: int | None = None,
 ) -> Iterator[Learned | Rejected]:
     """Yield all that a file or another long source says, in its order, in constant memory.
 
     `now` gives the moment of receipt in epoch ms; `asked_ms` is when the API was asked for results that do not
-    say it. Gzip is recognised; where it is cut, what came before is yielded and one truncated-gzip last.
+    say it. Gzip is recognised; where it is cut, what came before is yielded and one truncated-gzip last, and where
+    it unpacks to more than `most_inflated` bytes a too-large.
     Never raises for any bytes.
     """
     reader = _Reader(now, asked_ms)
-    scanner = Scanner(chunks, _SHAPES)
+    scanner = Scanner(chunks, _SHAPES, most_inflated=most_inflated)
     while scanner.fill():
         lines = BytesIO(scanner.buffer)  # the quickest way through lines; shares the bytes
         while not scanner.starved:

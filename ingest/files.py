@@ -111,8 +111,12 @@ class Batches:
     `broken` tells what is wrong with their source as a whole, once it was met.
     """
 
-    def __init__(self, records: Iterable[Record]) -> None:
+    def __init__(
+        self, records: Iterable[Record], *, most: int = BATCH, most_bytes: int = BATCH_BYTES
+    ) -> None:
         self._records = records
+        self._most = most
+        self._most_bytes = most_bytes
         self.broken: str | None = None
 
     def __iter__(self) -> Iterator[list[Record]]:
@@ -129,7 +133,7 @@ class Batches:
                     heavy += len(record.evidence.extra)
             elif isinstance(record.evidence, Observation):
                 heavy += len(record.evidence.body)
-            if len(batch) == BATCH or heavy > BATCH_BYTES:
+            if len(batch) == self._most or heavy > self._most_bytes:
                 yield batch
                 batch, heavy = [], 0
         if batch:

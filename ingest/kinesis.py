@@ -18,6 +18,7 @@ from ingest.decode import decode_message
 from ingest.inbox import Delivery, Inbox
 from ingest.ledger import Watched
 from ingest.positions import LEASE_MS, Leases, saved
+from ingest.settings import HORIZON, LATEST
 from ingest.standing import Standing
 from ingest.tally import Tally
 from store.clock import Clock, system_clock
@@ -27,8 +28,6 @@ from store.model import Learned, Rejected
 
 log = logging.getLogger("thingline.kinesis")
 
-HORIZON = "horizon"  # everything that the stream still has
-LATEST = "latest"  # what comes from now on
 RECORDS = 2_000  # a call; Kinesis gives 10,000 or 10 MiB at most
 _EMPTY_S = 1.0  # between calls that bring nothing; a shard takes five a second
 _BUSY_S = 0.2

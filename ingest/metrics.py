@@ -16,11 +16,9 @@ from typing import Any
 from ingest.checks import GET_THING_CONNECTIVITY_DATA, SEARCH_INDEX
 from ingest.inbox import Inbox
 from ingest.poller import Poller
-from ingest.tally import Tally
+from ingest.tally import QUIET_MS, Tally
 from store.clock import Clock
 from store.errors import SourceError, UsageError
-
-QUIET_MS = 60_000  # a source that has not answered for so long is not ready
 
 _WRITTEN = {
     "stored": "Pieces of evidence that were new",
@@ -98,7 +96,9 @@ def unready(tally: Tally, inbox: Inbox, now_ms: int) -> dict[str, str]:
     reasons: dict[str, str] = {}
     with tally.lock:
         for name, seen in tally.sources.items():
-            if seen.asked and (seen.answered_ms is None or now_ms - seen.answered_ms > QUIET_MS):
+            if seen.quiet_ms is not None and (
+                seen.answered_ms is None or now_ms - seen.answered_ms > seen.quiet_ms
+            ):
                 since = "yet" if seen.answered_ms is None else f"for {(now_ms - seen.answered_ms) // 1000} s"
                 reasons[name] = f"has not answered {since}"
         committed_ms = tally.committed_ms

@@ -164,7 +164,8 @@ class Redaction:
                 record = rejected(error.reason, error.detail, whole, record.position)
         assert isinstance(record, Rejected)
         cut = record.length > len(record.head)
-        return replace(record, head=masked_head(record.head, self._ways, cut=cut))
+        head = masked_head(record.head, self._ways, cut=cut)
+        return replace(record, head=head, detail=self.text(record.detail))  # it may name an object of S3
 
     def evidence(self, evidence: Evidence) -> Evidence:
         """Redact one piece of evidence. Raises Unreadable where that makes it larger than a record may be."""

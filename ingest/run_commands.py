@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ingest.lister import Lister
     from ingest.mqtt import MqttSource
     from ingest.poller import Poller
+    from ingest.s3 import S3Source
     from ingest.settings import Settings
     from ingest.sqs import SqsSource
     from ingest.tally import Tally
@@ -39,14 +40,15 @@ _FOR_EVER_S = float("inf")
 @click.command(
     "run",
     **described(
-        "Take events in as they come, for ever: from the SQS queues and Kinesis streams that AWS IoT rules write to,"
-        " or from an MQTT broker, AWS IoT Core itself; and ask AWS's API about the fleet meanwhile, which finds what"
-        " events were lost (docs/checks.md). What was received is deleted from its queue, or acknowledged to its"
-        " broker, once it is committed; killed at any point, nothing is lost and nothing doubled. It waits for a"
-        " PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it in seconds. AWS"
-        " credentials and the Region are found as the AWS CLI finds them.",
+        "Take events in as they come, for ever: from the SQS queues, Kinesis streams and S3 buckets that AWS IoT"
+        " rules write to, or from an MQTT broker, AWS IoT Core itself; and ask AWS's API about the fleet meanwhile,"
+        " which finds what events were lost (docs/checks.md). What was received is deleted from its queue, or"
+        " acknowledged to its broker, once it is committed; killed at any point, nothing is lost and nothing doubled."
+        " It waits for a PostgreSQL that goes away and for an AWS that does not answer. SIGTERM and Ctrl-C end it in"
+        " seconds. AWS credentials and the Region are found as the AWS CLI finds them.",
         "thingline run --sqs https://sqs.eu-west-1.amazonaws.com/123456789012/iot-events --check-every 15m",
         "thingline run --kinesis iot-events --store postgresql://HOST/DB",
+        "thingline run --s3 's3://BUCKET/iot/?notices=https://sqs.eu-west-1.amazonaws.com/123456789012/new-objects'",
         "thingline run --config thingline.toml --log-format json",
         "thingline run --sqs URL --store postgresql://HOST/DB --metrics-port 9464",
     ),
@@ -57,6 +59,13 @@ _FOR_EVER_S = float("inf")
 )
 @click.option(
     "--kinesis", "streams", multiple=True, metavar="STREAM", help="A stream to read; may be repeated."
+)
+@click.option(
+    "--s3",
+    "prefixes",
+    multiple=True,
+    metavar="URL",
+    help="Objects to read, s3://BUCKET/PREFIX?notices=QUEUE_URL, as Firehose writes them; may be repeated.",
 )
 @click.option(
     "--mqtt",
@@ -88,6 +97,7 @@ def run(
     config: Path | None,
     queues: tuple[str, ...],
     streams: tuple[str, ...],
+    prefixes: tuple[str, ...],
     brokers: tuple[str, ...],
     check_every: str | None,
     profile: str | None,
@@ -114,6 +124,7 @@ def run(
             "region": region,
             "sqs": [{"url": each} for each in queues],
             "kinesis": [{"stream": each} for each in streams],
+            "s3": prefixes,
             "mqtt": brokers,
             "checks": check_every and {"every": check_every},
             "metrics": metrics_port and {"port": metrics_port},
@@ -126,7 +137,12 @@ def run(
         received, poller = _queues(settings, tally), _poller(settings, place, log.warning)
         lister = _lister(settings, place, log.warning)
         store = stack.enter_context(open_writer(place))
-        sources: list[Source] = [*received, *_streams(settings, tally, store), *_brokers(settings, tally)]
+        sources: list[Source] = [
+            *received,
+            *_streams(settings, tally, store),
+            *_prefixes(settings, tally, store),
+            *_brokers(settings, tally),
+        ]
         sweeping = [each for each in (poller, lister) if each is not None]
         sources += sweeping
 
@@ -170,11 +186,12 @@ def _settings(config: Path | None, said: Mapping[str, Any]) -> Settings:
     """Lay what the command line said over the file. Raises UsageError where nothing is left to receive from."""
     import msgspec
 
-    from ingest.settings import Settings, mqtt_of, read_settings
+    from ingest.settings import Settings, mqtt_of, read_settings, s3_of
 
     settings = Settings() if config is None else read_settings(config)
     said = {name: value for name, value in said.items() if value}
     try:
+        said["s3"] = [s3_of(each) for each in said.get("s3", ())]
         said["mqtt"] = [mqtt_of(each) for each in said.get("mqtt", ())]
         given = msgspec.convert(said, Settings)
     except ValueError as error:  # of which msgspec's is one
@@ -183,8 +200,8 @@ def _settings(config: Path | None, said: Mapping[str, Any]) -> Settings:
     settings = msgspec.structs.replace(settings, **over)
     if not settings.has_sources:
         raise UsageError(
-            "There is nothing to receive from; give --sqs URL, --kinesis STREAM, --mqtt URL or"
-            " --check-every, or --config FILE."
+            "There is nothing to receive from; give --sqs URL, --kinesis STREAM, --s3 URL, --mqtt URL"
+            " or --check-every, or --config FILE."
         )
     return settings
 
@@ -224,6 +241,20 @@ def _streams(settings: Settings, tally: Tally, store: Store) -> list[KinesisSour
     for stream in streams:
         stream.check()
     return streams
+
+
+def _prefixes(settings: Settings, tally: Tally, store: Store) -> list[S3Source]:
+    """Make the prefixes' sources. Raises SourceError where one can be seen not to work."""
+    if not settings.s3:
+        return []
+    from ingest.aws import Account
+    from ingest.s3 import S3Source
+
+    account = Account(profile=settings.profile, region=settings.region)
+    prefixes = [S3Source(each, account=account, tally=tally, store=store) for each in settings.s3]
+    for prefix in prefixes:
+        prefix.check()
+    return prefixes
 
 
 def _brokers(settings: Settings, tally: Tally) -> list[MqttSource]:
@@ -364,6 +395,10 @@ def config_check(path: Path, as_json: bool) -> int:
         click.echo(f"sqs: {each.url} ({each.receivers} receivers)")
     for stream in settings.kinesis:
         click.echo(f"kinesis: {stream.stream} (from {stream.start}, where it was never read)")
+    for prefix in settings.s3:
+        told = "" if prefix.notices is None else f"; notices from {prefix.notices}"
+        start = f"from {prefix.start}, where it was never read"
+        click.echo(f"s3: s3://{prefix.bucket}/{prefix.prefix} ({start}{told})")
     for broker in settings.mqtt:
         click.echo(f"mqtt: {broker.place} as {broker.client_id}, {', '.join(broker.topics)}")
     if settings.checks is not None:
@@ -374,7 +409,7 @@ def config_check(path: Path, as_json: bool) -> int:
         click.echo(f"metrics: 127.0.0.1:{settings.metrics.port}")
     if not settings.has_sources:
         raise UsageError(
-            f"{path} names nothing to receive from; add [[sqs]], [[kinesis]], [[mqtt]] or [checks]."
+            f"{path} names nothing to receive from; add [[sqs]], [[kinesis]], [[s3]], [[mqtt]] or [checks]."
         )
     return 0
 

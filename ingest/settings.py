@@ -13,6 +13,8 @@ import msgspec
 from store.errors import UsageError
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+HORIZON = "horizon"  # everything that is still there
+LATEST = "latest"  # what comes from now on
 PRESENCE = "$aws/events/presence/#"  # not +/+: a client id may hold a slash
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 
@@ -20,6 +22,8 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 Receivers = Annotated[int, msgspec.Meta(ge=1, le=64)]
 StreamName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+Bucket = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9._-]{3,255}$")]
+Prefix = Annotated[str, msgspec.Meta(max_length=1024)]
 QueueUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]+/.+")]
 
 
@@ -38,11 +42,22 @@ class Kinesis(_Table, frozen=True):
     """`[[kinesis]]`: a stream that an AWS IoT rule writes to."""
 
     stream: StreamName
-    start: str = "latest"  # for a stream that was never read: horizon, latest, or epoch ms
+    start: str = LATEST  # for a stream that was never read: horizon, latest, or epoch ms
 
     def __post_init__(self) -> None:
-        if self.start not in ("horizon", "latest") and not self.start.isdecimal():
-            raise ValueError(f"{self.start!r} is no start; give horizon, latest, or epoch ms")
+        _check_start(self.start)
+
+
+class S3(_Table, frozen=True):
+    """`[[s3]]`: a prefix of a bucket that Firehose, or an S3 action of an AWS IoT rule, writes to."""
+
+    bucket: Bucket
+    prefix: Prefix = ""
+    notices: QueueUrl | None = None  # a queue that S3 tells of new objects
+    start: str = HORIZON  # for a prefix that was never read: horizon, latest, or epoch ms
+
+    def __post_init__(self) -> None:
+        _check_start(self.start)
 
 
 class Mqtt(_Table, frozen=True):
@@ -112,6 +127,7 @@ class Settings(_Table, frozen=True):
     region: str | None = None
     sqs: tuple[Sqs, ...] = ()
     kinesis: tuple[Kinesis, ...] = ()
+    s3: tuple[S3, ...] = ()
     mqtt: tuple[Mqtt, ...] = ()
     checks: Checks | None = None
     metrics: Metrics | None = None
@@ -120,11 +136,16 @@ class Settings(_Table, frozen=True):
         ids = [each.client_id for each in self.mqtt]
         if len(set(ids)) < len(ids):
             raise ValueError("two brokers share a client_id; give each its own")
+        queues = [*(each.url for each in self.sqs), *(each.notices for each in self.s3 if each.notices)]
+        if len(set(queues)) < len(queues):
+            raise ValueError(
+                "two sources share a queue, and would take each other's messages; give each its own"
+            )
 
     @property
     def has_sources(self) -> bool:
         """Tell whether there is anything to run."""
-        return bool(self.sqs or self.kinesis or self.mqtt or self.checks)
+        return bool(self.sqs or self.kinesis or self.s3 or self.mqtt or self.checks)
 
 
 def duration_ms(text: str) -> int:
@@ -133,6 +154,21 @@ def duration_ms(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a duration; give 90s, 15m, 6h or 1d")
     return int(match[1]) * _UNITS_MS[match[2]]
+
+
+def _check_start(start: str) -> None:
+    if start not in (HORIZON, LATEST) and not start.isdecimal():
+        raise ValueError(f"{start!r} is no start; give horizon, latest, or epoch ms")
+
+
+def s3_of(url: str) -> dict[str, object]:
+    """Read `s3://BUCKET/PREFIX?notices=URL&start=...` as the members of an S3. Raises ValueError."""
+    place, _, query = url.partition("?")
+    scheme, _, path = place.partition("://")
+    bucket, _, prefix = path.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ValueError("give --s3 s3://BUCKET/PREFIX, or s3://BUCKET/PREFIX?notices=URL")
+    return {"bucket": bucket, "prefix": prefix, **dict(parse_qsl(query, keep_blank_values=True))}
 
 
 def mqtt_of(url: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from ingest.aws import Failure, Trouble, errors, failure_of
-from ingest.tally import Tally
+from ingest.tally import QUIET_MS, Tally
 from store.errors import SourceError
 
 log = logging.getLogger("thingline.source")
@@ -16,15 +16,20 @@ _PAUSES_S = (1, 2, 5, 15, 30, 60)  # after failures in a row
 
 
 class Standing:
-    """Of one source; any thread may tell it. `what` it is, and the `permissions` that reading it takes."""
+    """Of one source; any thread may tell it.
 
-    def __init__(self, name: str, tally: Tally, *, what: str, permissions: str) -> None:
+    `what` it is, the `permissions` that reading it takes, and for how long it may be silent.
+    """
+
+    def __init__(
+        self, name: str, tally: Tally, *, what: str, permissions: str, quiet_ms: int = QUIET_MS
+    ) -> None:
         self._name = name
         self._tally = tally
         self._what = what
         self._permissions = permissions
         self._failing = threading.Event()
-        tally.begins(name)
+        tally.begins(name, quiet_ms=quiet_ms)
 
     def first(self, ask: Callable[[], object]) -> None:
         """Ask for the first time. Raises SourceError where it is not there or not ours: that will not pass."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from ingest.counts import Counts
 
+QUIET_MS = 60_000  # what has not answered for so long is not ready
+
 
 @dataclass(slots=True)
 class Seen:
@@ -17,7 +19,7 @@ class Seen:
     bytes: int = 0
     failures: Counter[str] = field(default_factory=Counter)  # by ingest.aws.Trouble
     answered_ms: int | None = None  # when it last answered, with or without messages
-    asked: bool = False  # it is asked over and over, so that silence is a fault
+    quiet_ms: int | None = None  # it is asked over and over, so that silence for so long is a fault
     newest_ms: int | None = None  # the newest stamp of what came of it
 
 
@@ -31,10 +33,10 @@ class Tally:
         self.batches = 0
         self.committed_ms: int | None = None  # when something was last committed
 
-    def begins(self, source: str) -> None:
-        """Expect a source to answer at least once a minute from now on."""
+    def begins(self, source: str, *, quiet_ms: int = QUIET_MS) -> None:
+        """Expect a source to answer at least once in that time from now on."""
         with self.lock:
-            self.sources.setdefault(source, Seen()).asked = True
+            self.sources.setdefault(source, Seen()).quiet_ms = quiet_ms
 
     def received(self, source: str, messages: int, weight: int, now_ms: int) -> None:
         """Count an answer of a source."""

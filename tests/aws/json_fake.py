@@ -39,9 +39,13 @@ class JsonFake:
         self.unlike: list[str] = []  # answers that were not as the model says
         model = botocore.session.get_session().get_service_model(self.service)
         self._shapes = {name: model.operation_model(name).output_shape for name in model.operation_names}
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), self.handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        """Give what speaks the protocol."""
+        return _handler(self)
 
     def close(self) -> None:
         self._server.shutdown()

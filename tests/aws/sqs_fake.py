@@ -65,7 +65,8 @@ class Queue:
     def left(self) -> int:
         """How many messages are neither deleted nor lost."""
         with self._changed:
-            return len(self._waiting) + len(self._in_flight_now())
+            self._show_again()
+            return len(self._waiting) + sum(not message.deleted for message, _ in self._by_receipt.values())
 
     def receive(self, most: int, wait_s: float, hidden_s: float) -> list[tuple[str, _Message]]:
         until_s = time.monotonic() + wait_s
@@ -116,10 +117,6 @@ class Queue:
             if found is not None and found[1] == until_s and not message.deleted:
                 del self._by_receipt[receipt]
                 self._waiting.append(message)
-
-    def _in_flight_now(self) -> list[_Message]:
-        self._show_again()
-        return [message for message, _ in self._by_receipt.values() if not message.deleted]
 
 
 class SqsFake(JsonFake):

@@ -51,6 +51,13 @@ def evidence(value: Any) -> Any:
     return item.evidence
 
 
+def test_what_is_said_of_something_unreadable_is_redacted_too() -> None:
+    refused = rejected("gone-object", f"it is gone (s3://lake/{CERTIFICATE}/{ADDRESS}/1)", b"", 0)
+    redacted = redaction({IP: DROP, PRINCIPAL: DROP}).record(refused)
+    assert isinstance(redacted, Rejected)
+    assert redacted.detail == "it is gone (s3://lake/redacted/redacted/1)"
+
+
 def strings(value: Any) -> Iterator[str]:
     """All text in a JSON value, names of members included."""
     if isinstance(value, dict):
