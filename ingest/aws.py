@@ -6,6 +6,7 @@ Owns time-outs, retries and the reading of errors. Credentials, Region and addre
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -82,7 +83,6 @@ class Account:
         `attempts`: how often a call is tried in all. `read_s`: how long an answer may take. Raises SourceError
         where the profile or the Region is missing.
         """
-        import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
@@ -94,10 +94,16 @@ class Account:
             user_agent_extra="thingline",
         )
         try:
-            session = boto3.session.Session(profile_name=self.profile, region_name=self.region)
-            return session.client(service, config=config)
+            return self._session().client(service, config=config)
         except (BotoCoreError, ValueError) as error:
             raise SourceError(f"No client for AWS {service}: {failure_of(error).message}") from error
+
+    def _session(self) -> Any:
+        import boto3
+
+        # boto3 itself looks at AWS_DEFAULT_REGION only, the AWS CLI at this first.
+        region = self.region or os.environ.get("AWS_REGION") or None
+        return boto3.session.Session(profile_name=self.profile, region_name=region)
 
 
 def errors() -> tuple[type[Exception], ...]:
