@@ -70,7 +70,10 @@ _FOR_EVER_S = float("inf")
 @profile_option
 @region_option
 @click.option(
-    "--metrics-port", type=int, metavar="PORT", help="Serve /metrics, /healthz, /readyz on 127.0.0.1."
+    "--metrics-port",
+    type=int,
+    metavar="PORT",
+    help="Serve /metrics, /healthz, /readyz on 127.0.0.1; 0: on a free port, which the log tells.",
 )
 @click.option(
     "--log-format",
@@ -100,6 +103,7 @@ def run(
 ) -> int:
     from ingest.ledger import Ledger
     from ingest.patience import PatientWriter
+    from ingest.positions import saved
     from ingest.run import Runner
     from ingest.tally import Tally
     from store.model import DEFAULT_REALM
@@ -115,7 +119,7 @@ def run(
             "kinesis": [{"stream": each} for each in streams],
             "mqtt": brokers,
             "checks": check_every and {"every": check_every},
-            "metrics": metrics_port and {"port": metrics_port},
+            "metrics": None if metrics_port is None else {"port": metrics_port},
         },
     )
     redact = redaction_in(redacted, key_file)
@@ -126,6 +130,7 @@ def run(
         store = stack.enter_context(open_writer(place))
         sources: list[Source] = [*received, *_streams(settings, tally, store), *_brokers(settings, tally)]
         if poller is not None:
+            poller.resume(saved(store, poller.name))
             sources.append(poller)
         on_gap = _nothing if poller is None else poller.sweep_soon
         runner = Runner(sources, Ledger(store), tally, redact=redact, on_gap=on_gap)
@@ -237,16 +242,18 @@ def _poller(settings: Settings, place: URL, say: Callable[[str], None]) -> Polle
         return None
     from ingest.aws import Account
     from ingest.iot import Iot
-    from ingest.poller import SLICE, Poller
+    from ingest.poller import AT_ONCE, SLICE, Poller
     from ingest.settings import duration_ms
     from store.doubt import looking
     from store.model import DEFAULT_REALM
 
+    realm = settings.realm or DEFAULT_REALM
     return Poller(
-        Iot(Account(profile=settings.profile, region=settings.region)),
+        Iot(Account(profile=settings.profile, region=settings.region), connections=AT_ONCE + 1),
         every_ms=duration_ms(settings.checks.every),
-        look=looking(place, most=SLICE, realm=settings.realm or DEFAULT_REALM),
+        look=looking(place, most=SLICE, realm=realm),
         say=say,
+        realm=realm,
     )
 
 

@@ -96,9 +96,9 @@ class Checks(_Table, frozen=True):
 
 
 class Metrics(_Table, frozen=True):
-    """`[metrics]`: /metrics, /healthz and /readyz on this port of 127.0.0.1."""
+    """`[metrics]`: /metrics, /healthz and /readyz on this port of 127.0.0.1; 0: one that is free, as the log tells."""
 
-    port: Port
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 
 class Settings(_Table, frozen=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
@@ -276,18 +276,20 @@ def test_what_is_being_received_is_watched_and_a_restart_leaves_no_gap(
 
 
 def test_metrics_and_health_are_told(sqs: SqsFake, tmp_path: Path, rng: random.Random) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     url, bodies = f"sqlite:///{tmp_path / 'store.db'}", fleet(100)
     sqs.queues["events"] = queue = Queue(rng)
     queue.fill(bodies)
-    process = begin(sqs, url, "--metrics-port", str(port), "--log-format", "json")
+    arguments = ["run", "--sqs", sqs.queue_url("events"), "--store", url, "--metrics-port", "0"]
+    environment = {**os.environ, **sqs.environment}
+    process = start(*arguments, "--log-format", "json", env=environment, bufsize=0)
+    assert process.stderr is not None
+    port = re.search(r"http://127.0.0.1:([0-9]+)/metrics", process.stderr.readline().decode())
+    assert port is not None
     until(lambda: queue.left == 0, "it is in", process=process)
 
     def page(path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}{path}") as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -323,6 +325,9 @@ def test_events_and_checks_together_are_the_truth(
     asked_ms = int(time.time() * 1000)
     code, log = end(process)
     assert code == 0, log
+    with connected(url) as connection:
+        spent = connection.execute(sa.text("SELECT position FROM positions WHERE source = 'checks'"))
+        assert json.loads(spent.scalar_one())["spent"] == iot.counts()
     found = {}
     with open_history(url) as history:
         for thing in things:
