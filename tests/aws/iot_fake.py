@@ -206,7 +206,9 @@ class IotFake:
         if not 1 <= most <= 100:
             raise _Failed(Fault(400, "InvalidRequestException", "maxResults is 1 to 100"))
         pattern = _pattern(asked["queryString"])
-        names = [name for name in state.things if pattern is None or pattern.fullmatch(name)]
+        names = (
+            state.things if pattern is None else [name for name in state.things if pattern.fullmatch(name)]
+        )
         page, token = _page(names, asked.get("nextToken"), most)
         things = []
         for name in page:
