@@ -31,6 +31,7 @@ from store.errors import ResourceNotFound
 from tests.aws.iot_fake import IotFake, truth_of
 from tests.aws.iot_fake import State as Account
 from tests.aws.json_fake import AWAY, DENIED, EXPIRED
+from tests.aws.killing import killed_under_load
 from tests.aws.sqs_fake import Queue, SqsFake, serving_queues
 from tests.conftest import Server
 from tests.contents import beliefs, connected
@@ -138,30 +139,28 @@ def test_a_queue_is_drained_into_the_store(
     assert reason == "unknown-shape"
 
 
+SOAK = pytest.param(20, marks=pytest.mark.soak)
+
+
+@pytest.mark.parametrize("kills", [4, SOAK])
 def test_killed_again_and_again_it_loses_nothing_and_doubles_nothing(
-    sqs: SqsFake, new_url: NewUrl, tmp_path: Path, rng: random.Random
+    sqs: SqsFake, new_url: NewUrl, tmp_path: Path, rng: random.Random, kills: int
 ) -> None:
-    url, bodies = new_url(), fleet(1_500)
+    url, bodies = new_url(), fleet(375 * kills)
     sqs.queues["events"] = queue = Queue(rng, doubled=0.05, haste=60)
-    process, kills, at = None, 0, 0
-    while at < len(bodies):
-        if process is None:
-            process = begin(sqs, url)
-        wanted = queue.received + 1
-        queue.fill(bodies[at : at + 300])
-        at += 300
-        until(partial(queue.has_given, wanted), "it receives", process=process)
-        time.sleep(rng.random() * 0.4)
-        if rng.random() < 0.7:
-            process.kill()
-            finish(process)
-            process, kills = None, kills + 1
-    if process is None:
-        process = begin(sqs, url)
+    killed_under_load(
+        begin=lambda: begin(sqs, url),
+        give=queue.fill,
+        progress=(lambda: queue.received, lambda: queue.deleted),
+        left=lambda given: queue.left,
+        records=bodies,
+        kills=kills,
+        rng=rng,
+    )
+    process = begin(sqs, url)
     until(lambda: queue.left == 0, "the queue is drained", process=process)
     code, log = end(process)
     assert code == 0, log
-    assert kills > 2
     assert held(url) == expected(new_url(), bodies, tmp_path)
 
 
