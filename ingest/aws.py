@@ -13,6 +13,8 @@ from typing import Any
 
 from store.errors import SourceError
 
+_SIGNED_S = 300  # for as long as a connection may take; AWS's own clients say a day
+
 
 class Trouble(Enum):
     """What a failed call asks of us."""
@@ -98,12 +100,61 @@ class Account:
         except (BotoCoreError, ValueError) as error:
             raise SourceError(f"No client for AWS {service}: {failure_of(error).message}") from error
 
+    def signer(self, service: str, region: str | None = None) -> Signer:
+        """Make what signs addresses, with credentials as they are renewed. Raises SourceError as `client`."""
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            session = self._session()
+        except BotoCoreError as error:
+            raise SourceError(f"Nothing can be signed: {failure_of(error).message}.") from error
+        region = region or session.region_name
+        if region is None:
+            raise SourceError("Nothing can be signed: no Region; set AWS_REGION or the profile's region.")
+        return Signer(session, service, region)
+
     def _session(self) -> Any:
         import boto3
 
         # boto3 itself looks at AWS_DEFAULT_REGION only, the AWS CLI at this first.
         region = self.region or os.environ.get("AWS_REGION") or None
         return boto3.session.Session(profile_name=self.profile, region_name=region)
+
+
+class Signer:
+    """Signs addresses for one service by SigV4, each time with the credentials that are good then."""
+
+    def __init__(self, session: Any, service: str, region: str) -> None:
+        self._session = session
+        self._service = service
+        self._region = region
+
+    def signed_target(self, url: str) -> str:
+        """Give path and query of a GET of `url`, signed for the next minutes; a secret. Raises SourceError.
+
+        The session token is put in after signing, as IoT's gateway wants it (AWS: "MQTT over the WebSocket protocol"
+        in the developer guide of IoT Core); others want it signed too.
+        """
+        from urllib.parse import quote, urlsplit
+
+        from botocore.auth import SigV4QueryAuth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+        from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+        try:
+            found = self._session.get_credentials()
+            if found is None:
+                raise NoCredentialsError
+            held = found.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise SourceError(f"Nothing can be signed: {failure_of(error).message}.") from error
+        request = AWSRequest(method="GET", url=url)
+        own = Credentials(held.access_key, held.secret_key)
+        SigV4QueryAuth(own, self._service, self._region, expires=_SIGNED_S).add_auth(request)
+        parts = urlsplit(request.url)
+        token = "" if held.token is None else f"&X-Amz-Security-Token={quote(held.token, safe='')}"
+        return f"{parts.path}?{parts.query}{token}"
 
 
 def errors() -> tuple[type[Exception], ...]:

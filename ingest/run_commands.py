@@ -62,7 +62,8 @@ _FOR_EVER_S = float("inf")
     "brokers",
     multiple=True,
     metavar="URL",
-    help="A broker to subscribe to, mqtts://HOST?client_id=NAME&ca=FILE&cert=FILE&key=FILE: docs/run.md.",
+    help="A broker to subscribe to, mqtts://HOST?client_id=NAME&ca=FILE&cert=FILE&key=FILE, or AWS IoT Core by AWS"
+    " credentials, wss://HOST/mqtt?client_id=NAME: docs/run.md.",
 )
 @click.option(
     "--check-every", metavar="DURATION", help="Ask AWS about every thing once in that time: 15m, 1h."
@@ -229,9 +230,11 @@ def _brokers(settings: Settings, tally: Tally) -> list[MqttSource]:
     """Connect to the brokers. Raises SourceError where one cannot be connected to."""
     if not settings.mqtt:
         return []
+    from ingest.aws import Account
     from ingest.mqtt import MqttSource
 
-    brokers = [MqttSource(each, tally=tally) for each in settings.mqtt]
+    account = Account(profile=settings.profile, region=settings.region)
+    brokers = [MqttSource(each, tally=tally, account=account) for each in settings.mqtt]
     for broker in brokers:
         broker.check()
     return brokers

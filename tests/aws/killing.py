@@ -59,7 +59,7 @@ def killed_under_load(
             if at == 0:
                 _until(partial(_has_risen, works, before), process)
             elif is_alive and at >= strike:
-                time.sleep(rng.choice((0, 0.002, 0.005, 0.01, 0.03)))
+                time.sleep(rng.choice((0, 0.005, 0.02, 0.1, 0.3)) if at < PIECES - 3 else 0)
                 if waiting := left(given):
                     assert process.poll() is None, process.communicate()
                     process.kill()
