@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from ingest.aws import Account
+from ingest.inbox import Inbox
+from ingest.kinesis import KinesisSource
 from ingest.positions import LEASE_MS, Leases
+from ingest.tally import Tally
 from store.engine import open_writer, parse_url
 from tests.aws.json_fake import DENIED
 from tests.aws.killing import killed_under_load
@@ -114,6 +119,30 @@ def count_unread(stream: Stream, url: str) -> int:
         if places[shard.name] != "closed"
         for record in shard.records
     )
+
+
+def test_a_closed_shard_is_read_once_though_its_end_is_not_saved_yet(
+    kinesis: KinesisFake, sqlite_store_url: str, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody writes what is delivered, so that the store does not come to know."""
+    kinesis.streams["events"] = stream = Stream(rng, 1)
+    bodies = fleet(20)
+    stream.put(bodies)
+    stream.split(stream.shards[0])
+    for name, value in kinesis.environment.items():
+        monkeypatch.setenv(name, value)
+    inbox, stop = Inbox(), threading.Event()
+    with open_writer(parse_url(sqlite_store_url)) as store:
+        source = KinesisSource("events", account=Account(), tally=Tally(), store=store, start="horizon")
+        thread = threading.Thread(target=source.run, args=(inbox, stop))
+        thread.start()
+        until(lambda: kinesis.calls["ListShards"] >= 4, "it has looked again, two pages a look")
+        looks = kinesis.calls["GetRecords"]
+        until(lambda: kinesis.calls["GetRecords"] >= looks + 2, "the children are read on")
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+    assert stream.given == len(bodies)
 
 
 def test_latest_begins_now_and_goes_on_there_after_a_restart(
