@@ -6,11 +6,14 @@ Owns time-outs, retries and the reading of errors. Credentials, Region and addre
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from store.errors import SourceError
+
+_SIGNED_S = 300  # for as long as a connection may take; AWS's own clients say a day
 
 
 class Trouble(Enum):
@@ -82,7 +85,6 @@ class Account:
         `attempts`: how often a call is tried in all. `read_s`: how long an answer may take. Raises SourceError
         where the profile or the Region is missing.
         """
-        import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
@@ -94,10 +96,65 @@ class Account:
             user_agent_extra="thingline",
         )
         try:
-            session = boto3.session.Session(profile_name=self.profile, region_name=self.region)
-            return session.client(service, config=config)
+            return self._session().client(service, config=config)
         except (BotoCoreError, ValueError) as error:
             raise SourceError(f"No client for AWS {service}: {failure_of(error).message}") from error
+
+    def signer(self, service: str, region: str | None = None) -> Signer:
+        """Make what signs addresses, with credentials as they are renewed. Raises SourceError as `client`."""
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            session = self._session()
+        except BotoCoreError as error:
+            raise SourceError(f"Nothing can be signed: {failure_of(error).message}.") from error
+        region = region or session.region_name
+        if region is None:
+            raise SourceError("Nothing can be signed: no Region; set AWS_REGION or the profile's region.")
+        return Signer(session, service, region)
+
+    def _session(self) -> Any:
+        import boto3
+
+        # boto3 itself looks at AWS_DEFAULT_REGION only, the AWS CLI at this first.
+        region = self.region or os.environ.get("AWS_REGION") or None
+        return boto3.session.Session(profile_name=self.profile, region_name=region)
+
+
+class Signer:
+    """Signs addresses for one service by SigV4, each time with the credentials that are good then."""
+
+    def __init__(self, session: Any, service: str, region: str) -> None:
+        self._session = session
+        self._service = service
+        self._region = region
+
+    def signed_target(self, url: str) -> str:
+        """Give path and query of a GET of `url`, signed for the next minutes; a secret. Raises SourceError.
+
+        The session token is put in after signing, as IoT's gateway wants it (AWS: "MQTT over the WebSocket protocol"
+        in the developer guide of IoT Core); others want it signed too.
+        """
+        from urllib.parse import quote, urlsplit
+
+        from botocore.auth import SigV4QueryAuth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+        from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+        try:
+            found = self._session.get_credentials()
+            if found is None:
+                raise NoCredentialsError
+            held = found.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise SourceError(f"Nothing can be signed: {failure_of(error).message}.") from error
+        request = AWSRequest(method="GET", url=url)
+        own = Credentials(held.access_key, held.secret_key)
+        SigV4QueryAuth(own, self._service, self._region, expires=_SIGNED_S).add_auth(request)
+        parts = urlsplit(request.url)
+        token = "" if held.token is None else f"&X-Amz-Security-Token={quote(held.token, safe='')}"
+        return f"{parts.path}?{parts.query}{token}"
 
 
 def errors() -> tuple[type[Exception], ...]:

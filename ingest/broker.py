@@ -1,18 +1,19 @@
 """How an MQTT broker is reached, and what its refusals mean: the only importer of paho.
 
-Owns TLS, the password and the words for what went wrong. A password is never an option nor part of a URL, and is
-never printed.
+Owns TLS, the password, the signed address and the words for what went wrong. A password is never an option nor part of
+a URL, and neither it nor a signed address is ever printed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ingest.aws import Trouble
+from ingest.aws import Account, Signer, Trouble
 from ingest.settings import Mqtt
 from store.errors import SourceError, UsageError
 
@@ -31,6 +32,17 @@ _RIGHTS = (
     f"Check username and password (password_file, or {PASSWORD}) or cert and key, and that they may connect with this"
     " client_id, subscribe and receive (AWS: iot:Connect, iot:Subscribe, iot:Receive)."
 )
+
+_SIGNED = (
+    "Check the AWS credentials and the clock, and that the role may iot:Connect with this client_id, iot:Subscribe and"
+    " iot:Receive."
+)
+_SERVICE = "iotdevicegateway"
+_ENDPOINT = re.compile(r".*\.iot\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+
+
+class Unsigned(OSError):
+    """There is nothing to sign an address with; an OSError, for that is what paho takes for no connection."""
 
 
 class Refusal(NamedTuple):
@@ -57,6 +69,7 @@ def make_client(broker: Mqtt) -> Client:
         CallbackAPIVersion.VERSION2,
         client_id=broker.client_id,
         protocol=MQTTProtocolVersion.MQTTv5,
+        transport="websockets" if broker.sigv4 else "tcp",
         manual_ack=True,
     )
     if broker.username is not None:
@@ -69,6 +82,24 @@ def make_client(broker: Mqtt) -> Client:
     wanted.ReceiveMaximum = UNACKNOWLEDGED
     client.connect_async(broker.host, broker.port_used, KEEP_ALIVE_S, clean_start=False, properties=wanted)
     return client
+
+
+def signer_of(broker: Mqtt, account: Account) -> Signer | None:
+    """Make what signs the address of a broker that wants it signed. Raises SourceError without a Region."""
+    if not broker.sigv4:
+        return None
+    found = _ENDPOINT.fullmatch(broker.host)
+    return account.signer(_SERVICE, None if found is None else found[1])
+
+
+def sign(client: Client, broker: Mqtt, signer: Signer) -> None:
+    """Sign the address of the next connection. Raises Unsigned."""
+    scheme, usual = ("https", 443) if broker.tls else ("http", 80)
+    port = "" if broker.port_used == usual else f":{broker.port_used}"
+    try:
+        client.ws_set_options(path=signer.signed_target(f"{scheme}://{broker.host}{port}/mqtt"))
+    except SourceError as error:
+        raise Unsigned(str(error)) from error
 
 
 def _password(broker: Mqtt) -> str | None:
@@ -117,7 +148,13 @@ def shown_the_door() -> Refusal:
 def no_connection(error: BaseException | None, broker: Mqtt) -> Refusal:
     """Say why there is no connection."""
     place = f"{broker.host}:{broker.port_used}"
+    from paho.mqtt.client import WebsocketConnectionError
+
     match error:
+        case Unsigned():
+            return Refusal(Trouble.CREDENTIALS, str(error).rstrip("."), _SIGNED)
+        case WebsocketConnectionError():
+            return Refusal(Trouble.DENIED, f"{place} refused the websocket", _SIGNED)
         case ssl.SSLCertVerificationError():
             message = f"the certificate of {place} was not believed: {error.verify_message}"
             return Refusal(

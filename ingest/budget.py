@@ -12,6 +12,7 @@ counted by UTC day, from the beginning of the process on.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -116,6 +117,19 @@ class Budget:
     def spent_today(self, api: str, now_ms: int) -> int:
         """Give the calls that were sent in this UTC day."""
         return self._uses[api].limit.a_day - self.left_today(api, now_ms)
+
+    def as_text(self, now_ms: int) -> str:
+        """Write down what was spent of the UTC day, for `resume`."""
+        spent = {api: count for api in self._uses if (count := self.spent_today(api, now_ms))}
+        return json.dumps({"day": now_ms // DAY_MS, "spent": spent})
+
+    def resume(self, text: str, now_ms: int) -> None:
+        """Take over what was spent of this day by a process before; of another day it says nothing."""
+        said = json.loads(text)
+        if said["day"] == now_ms // DAY_MS:
+            for api, spent in said["spent"].items():
+                if (use := self._uses.get(api)) is not None:
+                    use.day, use.today = said["day"], max(spent, self.spent_today(api, now_ms))
 
 
 def _whole(ms: float) -> int:

@@ -66,6 +66,7 @@ class KinesisSource:
             permissions="kinesis:DescribeStreamSummary, kinesis:ListShards, kinesis:GetShardIterator"
             " and kinesis:GetRecords",
         )
+        self._ended: set[str] = set()  # shards read to their end, which the store may not know yet
         self._look = threading.Event()  # a shard came to its end: there may be others
 
     def check(self) -> None:
@@ -84,7 +85,7 @@ class KinesisSource:
                     shards = {shard["ShardId"]: shard for shard in self._shards()}
                     listed_ms = self._clock()
                 at = saved(self._store, self.name)
-                closed = {part for part, position in at.items() if position == _CLOSED}
+                closed = self._ended | {part for part, position in at.items() if position == _CLOSED}
                 open_shards = [part for part in shards if part not in closed]
                 held = self._leases.hold(open_shards)
             except errors() as error:
@@ -191,6 +192,7 @@ class KinesisSource:
                 if not inbox.put(delivery):
                     return
             if is_closed:
+                self._ended.add(part)
                 self._look.set()
                 return
             stop.wait(_BUSY_S if records else _EMPTY_S)

@@ -18,7 +18,17 @@ from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ingest.broker import UNACKNOWLEDGED, Refusal, make_client, no_connection, refusal, shown_the_door
+from ingest.aws import Account
+from ingest.broker import (
+    UNACKNOWLEDGED,
+    Refusal,
+    make_client,
+    no_connection,
+    refusal,
+    shown_the_door,
+    sign,
+    signer_of,
+)
 from ingest.decode import decode_message
 from ingest.inbox import Delivery, Inbox
 from ingest.ledger import Watched
@@ -54,7 +64,9 @@ class MqttSource:
     `check` connects, `run` hands over; `end` must follow both.
     """
 
-    def __init__(self, broker: Mqtt, *, tally: Tally, clock: Clock = system_clock) -> None:
+    def __init__(
+        self, broker: Mqtt, *, tally: Tally, account: Account | None = None, clock: Clock = system_clock
+    ) -> None:
         self.name = f"mqtt:{broker.client_id}"
         self._broker = broker
         self._tally = tally
@@ -70,6 +82,7 @@ class MqttSource:
         self._failure: Refusal | None = None  # as long as it lasts
         self._known = threading.Event()  # whether the first try worked
         self._ending = threading.Event()
+        self._signer = signer_of(broker, account or Account())
         self._client = make_client(broker)
         self._client.on_pre_connect = self._on_pre_connect
         self._client.on_connect = self._on_connect
@@ -157,8 +170,10 @@ class MqttSource:
             self._subscribe_at_s = None
         self._client.subscribe([(topic, 1) for topic in self._broker.topics])
 
-    def _on_pre_connect(self, *_: Any) -> None:
+    def _on_pre_connect(self, client: Client, _: Any) -> None:
         self._retire()
+        if self._signer is not None:
+            sign(client, self._broker, self._signer)
 
     def _on_connect(self, client: Client, _: Any, flags: Any, reason: Any, __: Any) -> None:
         if reason.is_failure:

@@ -72,7 +72,8 @@ _FOR_EVER_S = float("inf")
     "brokers",
     multiple=True,
     metavar="URL",
-    help="A broker to subscribe to, mqtts://HOST?client_id=NAME&ca=FILE&cert=FILE&key=FILE: docs/run.md.",
+    help="A broker to subscribe to, mqtts://HOST?client_id=NAME&ca=FILE&cert=FILE&key=FILE, or AWS IoT Core by AWS"
+    " credentials, wss://HOST/mqtt?client_id=NAME: docs/run.md.",
 )
 @click.option(
     "--check-every", metavar="DURATION", help="Ask AWS about every thing once in that time: 15m, 1h."
@@ -80,7 +81,10 @@ _FOR_EVER_S = float("inf")
 @profile_option
 @region_option
 @click.option(
-    "--metrics-port", type=int, metavar="PORT", help="Serve /metrics, /healthz, /readyz on 127.0.0.1."
+    "--metrics-port",
+    type=int,
+    metavar="PORT",
+    help="Serve /metrics, /healthz, /readyz on 127.0.0.1; 0: on a free port, which the log tells.",
 )
 @click.option(
     "--log-format",
@@ -111,6 +115,7 @@ def run(
 ) -> int:
     from ingest.ledger import Ledger
     from ingest.patience import PatientWriter
+    from ingest.positions import saved
     from ingest.run import Runner
     from ingest.tally import Tally
     from store.model import DEFAULT_REALM
@@ -127,7 +132,7 @@ def run(
             "s3": prefixes,
             "mqtt": brokers,
             "checks": check_every and {"every": check_every},
-            "metrics": metrics_port and {"port": metrics_port},
+            "metrics": None if metrics_port is None else {"port": metrics_port},
         },
     )
     redact = redaction_in(redacted, key_file)
@@ -143,6 +148,8 @@ def run(
             *_prefixes(settings, tally, store),
             *_brokers(settings, tally),
         ]
+        if poller is not None:
+            poller.resume(saved(store, poller.name))
         sweeping = [each for each in (poller, lister) if each is not None]
         sources += sweeping
 
@@ -261,9 +268,11 @@ def _brokers(settings: Settings, tally: Tally) -> list[MqttSource]:
     """Connect to the brokers. Raises SourceError where one cannot be connected to."""
     if not settings.mqtt:
         return []
+    from ingest.aws import Account
     from ingest.mqtt import MqttSource
 
-    brokers = [MqttSource(each, tally=tally) for each in settings.mqtt]
+    account = Account(profile=settings.profile, region=settings.region)
+    brokers = [MqttSource(each, tally=tally, account=account) for each in settings.mqtt]
     for broker in brokers:
         broker.check()
     return brokers
@@ -274,16 +283,18 @@ def _poller(settings: Settings, place: URL, say: Callable[[str], None]) -> Polle
         return None
     from ingest.aws import Account
     from ingest.iot import Iot
-    from ingest.poller import SLICE, Poller
+    from ingest.poller import AT_ONCE, SLICE, Poller
     from ingest.settings import duration_ms
     from store.doubt import looking
     from store.model import DEFAULT_REALM
 
+    realm = settings.realm or DEFAULT_REALM
     return Poller(
-        Iot(Account(profile=settings.profile, region=settings.region)),
+        Iot(Account(profile=settings.profile, region=settings.region), connections=AT_ONCE + 1),
         every_ms=duration_ms(settings.checks.every),
-        look=looking(place, most=SLICE, realm=settings.realm or DEFAULT_REALM),
+        look=looking(place, most=SLICE, realm=realm),
         say=say,
+        realm=realm,
     )
 
 

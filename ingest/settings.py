@@ -16,6 +16,12 @@ _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 HORIZON = "horizon"  # everything that is still there
 LATEST = "latest"  # what comes from now on
 PRESENCE = "$aws/events/presence/#"  # not +/+: a client id may hold a slash
+_SCHEMES = {  # of --mqtt: whether TLS, whether SigV4 over a websocket
+    "mqtt": (False, False),
+    "mqtts": (True, False),
+    "ws": (False, True),
+    "wss": (True, True),
+}
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
@@ -67,7 +73,10 @@ class Mqtt(_Table, frozen=True):
     client_id: Text  # of a session that the broker keeps, so that nothing is lost between two runs
     topics: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1)] = (PRESENCE,)
     tls: bool = True
-    port: Port | None = None  # 8883, or 1883 without TLS
+    sigv4: bool = (
+        False  # over a websocket whose address is signed with AWS credentials, in place of a certificate
+    )
+    port: Port | None = None  # 8883, or 1883 without TLS; of a websocket 443, or 80
     ca: Text | None = None
     cert: Text | None = None
     key: Text | None = None
@@ -82,13 +91,20 @@ class Mqtt(_Table, frozen=True):
             raise ValueError("cert and key belong together")
         if not self.tls and (self.ca or self.cert):
             raise ValueError("ca, cert and key are for TLS; leave them out or tls = false")
+        if self.sigv4 and (self.cert or self.username):
+            raise ValueError("with sigv4 AWS credentials speak for us; leave out cert, key and username")
         if self.username is None and self.password_file is not None:
             raise ValueError("a password is nothing without username")
 
     @property
     def port_used(self) -> int:
         """The port, or the usual one."""
-        return self.port or (8883 if self.tls else 1883)
+        return (
+            self.port
+            or {(True, False): 8883, (False, False): 1883, (True, True): 443, (False, True): 80}[
+                self.tls, self.sigv4
+            ]
+        )
 
     @property
     def session_ms(self) -> int:
@@ -98,7 +114,8 @@ class Mqtt(_Table, frozen=True):
     @property
     def place(self) -> str:
         """Where it is, as a URL without anything that is nobody's business."""
-        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port_used}"
+        scheme = next(name for name, said in _SCHEMES.items() if said == (self.tls, self.sigv4))
+        return f"{scheme}://{self.host}:{self.port_used}"
 
 
 class Checks(_Table, frozen=True):
@@ -113,9 +130,9 @@ class Checks(_Table, frozen=True):
 
 
 class Metrics(_Table, frozen=True):
-    """`[metrics]`: /metrics, /healthz and /readyz on this port of 127.0.0.1."""
+    """`[metrics]`: /metrics, /healthz and /readyz on this port of 127.0.0.1; 0: one that is free, as the log tells."""
 
-    port: Port
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 
 class Settings(_Table, frozen=True):
@@ -172,10 +189,17 @@ def s3_of(url: str) -> dict[str, object]:
 
 
 def mqtt_of(url: str) -> dict[str, object]:
-    """Read `mqtts://HOST:PORT?client_id=NAME&topic=FILTER&...` as the members of an Mqtt. Raises ValueError."""
+    """Read `mqtts://HOST:PORT?client_id=NAME&topic=FILTER&...` as the members of an Mqtt, or `wss://HOST/mqtt?...`.
+
+    Raises ValueError.
+    """
     parts = urlsplit(url)
-    if parts.scheme not in ("mqtt", "mqtts") or parts.path not in ("", "/") or "#" in url:
-        raise ValueError("give --mqtt mqtts://HOST:PORT?client_id=NAME, and # in a topic as %23")
+    tls, sigv4 = _SCHEMES.get(parts.scheme, (None, None))
+    paths = ("", "/", "/mqtt") if sigv4 else ("", "/")
+    if tls is None or parts.path not in paths or "#" in url:
+        raise ValueError(
+            "give --mqtt mqtts://HOST:PORT?client_id=NAME, or wss:// for SigV4, and # in a topic as %23"
+        )
     if "@" in parts.netloc:
         raise ValueError("names and passwords do not belong before the host: docs/run.md")
     try:
@@ -184,7 +208,7 @@ def mqtt_of(url: str) -> dict[str, object]:
         raise ValueError(
             "the port is no number of 0 to 65535"
         ) from None  # it may be anything, a password too
-    said: dict[str, object] = {"host": parts.hostname or "", "tls": parts.scheme == "mqtts", "port": port}
+    said: dict[str, object] = {"host": parts.hostname or "", "tls": tls, "sigv4": sigv4, "port": port}
     topics = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name == "topic":

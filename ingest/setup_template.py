@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ingest.iot import TURN_ON
+
 SQL_VERSION = "2016-03-23"
 KEPT_S = 14 * 24 * 3600  # SQS's most: so long the ingester may be away without a gap
 
@@ -19,6 +21,12 @@ RULES = {
     "ThingTypes": "SELECT * FROM '$aws/events/thingTypeAssociation/#'",
     "ThingGroups": "SELECT * FROM '$aws/events/thingGroupMembership/#'",
 }
+
+TURN_ON_EVENTS = (
+    "aws iot update-event-configurations --event-configurations '"
+    '{"THING":{"Enabled":true},"THING_TYPE_ASSOCIATION":{"Enabled":true},'
+    '"THING_GROUP_MEMBERSHIP":{"Enabled":true}}\''
+)
 
 
 def template(name: str) -> dict[str, Any]:
@@ -58,11 +66,8 @@ def commands(name: str) -> list[str]:
     return [
         f"aws cloudformation deploy --stack-name {name} --template-file {name}.json --capabilities CAPABILITY_IAM",
         f"aws cloudformation describe-stacks --stack-name {name} --query 'Stacks[0].Outputs'",
-        "aws iot update-event-configurations --event-configurations '"
-        '{"THING":{"Enabled":true},"THING_TYPE_ASSOCIATION":{"Enabled":true},'
-        '"THING_GROUP_MEMBERSHIP":{"Enabled":true}}\'',
-        "aws iot update-indexing-configuration --thing-indexing-configuration"
-        " thingIndexingMode=REGISTRY,thingConnectivityIndexingMode=STATUS",
+        TURN_ON_EVENTS,
+        TURN_ON,
     ]
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from operator import attrgetter
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import botocore.session
 
@@ -31,9 +31,14 @@ from store.clock import Clock, system_clock
 GET_THING, SEARCH, LIST_THINGS = "GetThingConnectivityData", "SearchIndex", "ListThings"
 GET_CONNECTION, DESCRIBE_INDEX = "GetConnection", "DescribeIndex"
 GET_INDEXING, DESCRIBE_EVENTS = "GetIndexingConfiguration", "DescribeEventConfigurations"
+LIST_RULES, GET_RULE, GET_IDENTITY = "ListTopicRules", "GetTopicRule", "GetCallerIdentity"
 SERVICES = {
-    "iot": (GET_THING, SEARCH, LIST_THINGS, DESCRIBE_INDEX, GET_INDEXING, DESCRIBE_EVENTS),
+    "iot": (
+        *(GET_THING, SEARCH, LIST_THINGS, DESCRIBE_INDEX, GET_INDEXING, DESCRIBE_EVENTS),
+        *(LIST_RULES, GET_RULE),
+    ),
     "iot-data": (GET_CONNECTION,),
+    "sts": (GET_IDENTITY,),
 }
 KEPT_MS = 30 * 60_000  # GetConnection keeps a disconnect so long
 
@@ -100,6 +105,7 @@ class State:
     index: str = "ACTIVE"  # or BUILDING, or OFF
     connectivity_indexed: bool = True
     events: Mapping[str, bool] = field(default_factory=lambda: {"THING": False})
+    rules: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # what GetTopicRule tells, by name
     faults: dict[str, deque[Fault]] = field(default_factory=dict)  # of the calls to come, by API
     fault_of: Callable[[str], Fault | None] = lambda api: None  # ... and of those that these leave alone
     calls: list[Call] = field(default_factory=list)
@@ -130,6 +136,7 @@ class IotFake:
         return {
             "AWS_ENDPOINT_URL_IOT": self.url,
             "AWS_ENDPOINT_URL_IOT_DATA_PLANE": self.url,
+            "AWS_ENDPOINT_URL_STS": self.url,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "eu-central-1",
@@ -154,21 +161,23 @@ class IotFake:
                 continue
             asked: dict[str, Any] = {name: unquote(text) for name, text in found.groupdict().items()}
             asked |= {name: values[0] for name, values in parse_qs(query).items()}
-            asked |= json.loads(body or b"{}")
+            is_query = operation.service_model.protocol == "query"
+            asked |= dict(parse_qsl(body.decode())) if is_query else json.loads(body or b"{}")
             with self._lock:
                 state = self.state
                 state.calls.append(Call(api, state.clock(), asked))
                 waiting = state.faults.get(api)
                 fault = waiting.popleft() if waiting else state.fault_of(api)
             if fault is not None and fault.code:
-                return fault, b""
+                return fault, _error(fault, is_query)
             try:
                 said = getattr(self, f"_{_snake(api)}")(state, asked)
             except _Failed as failed:
-                return failed.fault, b""
+                return failed.fault, _error(failed.fault, is_query)
             state.unlike += unlike_model(operation.output_shape, said, api)
-            return fault or Fault(), json.dumps(said).encode()
-        return Fault(404, "UnknownOperationException", f"no such route: {method} {path}"), b""
+            return fault or Fault(), _xml(api, said) if is_query else json.dumps(said).encode()
+        unknown = Fault(404, "UnknownOperationException", f"no such route: {method} {path}")
+        return unknown, _error(unknown, is_query=False)
 
     def _known(self, state: State, thing: str) -> Said:
         """Give what the index holds of a thing."""
@@ -198,7 +207,9 @@ class IotFake:
         if not 1 <= most <= 100:
             raise _Failed(Fault(400, "InvalidRequestException", "maxResults is 1 to 100"))
         pattern = _pattern(asked["queryString"])
-        names = [name for name in state.things if pattern is None or pattern.fullmatch(name)]
+        names = (
+            state.things if pattern is None else [name for name in state.things if pattern.fullmatch(name)]
+        )
         page, token = _page(names, asked.get("nextToken"), most)
         things = []
         for name in page:
@@ -251,6 +262,26 @@ class IotFake:
             "lastModifiedDate": 1_700_000_000.5,
         }
 
+    def _list_topic_rules(self, state: State, asked: dict[str, Any]) -> dict[str, Any]:
+        """Two rules a page."""
+        page, token = _page(list(state.rules), asked.get("nextToken"), 2)
+        rules = []
+        for name in page:
+            found = re.search(r"FROM\s+'([^']*)'", state.rules[name]["sql"])
+            rule = {"ruleName": name, "ruleDisabled": state.rules[name]["ruleDisabled"]}
+            rules.append({**rule, "topicPattern": found[1]} if found else rule)
+        return {"rules": rules, **token}
+
+    def _get_topic_rule(self, state: State, asked: dict[str, Any]) -> dict[str, Any]:
+        rule = state.rules.get(asked["ruleName"])
+        if rule is None:  # so AWS says of a rule that is not there
+            raise _Failed(Fault(401, "UnauthorizedException", "Access to topic rule was denied"))
+        return {"ruleArn": f"arn:aws:iot:eu-central-1:123456789012:rule/{asked['ruleName']}", "rule": rule}
+
+    def _get_caller_identity(self, state: State, asked: dict[str, Any]) -> dict[str, Any]:
+        arn = "arn:aws:sts::123456789012:assumed-role/ingester/i-1"
+        return {"UserId": "AROA:i-1", "Account": "123456789012", "Arn": arn}
+
     def _get_connection(self, state: State, asked: dict[str, Any]) -> dict[str, Any]:
         """Answer for a client id; it needs no index, and has forgotten who is off for half an hour."""
         client, now_ms = asked["clientId"], state.clock()
@@ -263,6 +294,19 @@ class IotFake:
             raise _Failed(Fault(404, "ResourceNotFoundException", "No connection of that client"))
         since = {"disconnectedSince": said.timestamp_ms, "disconnectReason": said.reason}
         return {"clientId": client, "connected": False, **since}
+
+
+def _error(fault: Fault, is_query: bool) -> bytes:
+    if not is_query:
+        return json.dumps({"message": fault.message}).encode()
+    said = f"<Error><Code>{fault.code}</Code><Message>{fault.message}</Message></Error>"
+    return f"<ErrorResponse>{said}<RequestId>0</RequestId></ErrorResponse>".encode()
+
+
+def _xml(api: str, said: Mapping[str, str]) -> bytes:
+    """Write a flat answer of the query protocol."""
+    members = "".join(f"<{name}>{text}</{name}>" for name, text in said.items())
+    return f"<{api}Response><{api}Result>{members}</{api}Result></{api}Response>".encode()
 
 
 def _snake(name: str) -> str:
@@ -400,8 +444,6 @@ def _handler(fake: IotFake) -> type[BaseHTTPRequestHandler]:
             fault, said = fake.answer(self.command, self.path, body)
             if fault.delay_s:
                 time.sleep(fault.delay_s)
-            if fault.code:
-                said = json.dumps({"message": fault.message}).encode()
             if fault.body is not None:
                 said = fault.body
             head = (

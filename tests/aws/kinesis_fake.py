@@ -35,6 +35,7 @@ class Stream:
         self.rng = rng
         self.created_s = time.time() - 3_600
         self.shards = [_Shard(f"shardId-{number:012}") for number in range(shards)]
+        self.kept_h = 24
         self.given = 0  # records, those that were given again included
         self._numbers = iter(range(10**55, 10**56))
         self._lock = threading.Lock()
@@ -88,7 +89,7 @@ class KinesisFake(JsonFake):
             "StreamName": name,
             "StreamARN": f"arn:aws:kinesis:eu-central-1:123456789012:stream/{name}",
             "StreamStatus": "ACTIVE",
-            "RetentionPeriodHours": 24,
+            "RetentionPeriodHours": stream.kept_h,
             "StreamCreationTimestamp": stream.created_s,
             "EnhancedMonitoring": [],
             "OpenShardCount": sum(not shard.is_closed for shard in stream.shards),
@@ -113,6 +114,8 @@ class KinesisFake(JsonFake):
             at = 0
         elif kind == "AT_TIMESTAMP":
             at = sum(record[2] < asked["Timestamp"] for record in shard.records)
+        elif kind == "LATEST":
+            at = len(shard.records)
         else:
             assert kind == "AFTER_SEQUENCE_NUMBER"
             at = sum(int(record[0]) <= int(asked["StartingSequenceNumber"]) for record in shard.records)

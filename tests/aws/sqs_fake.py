@@ -44,6 +44,7 @@ class Queue:
         self.doubled = doubled  # share of messages that are given again though they were deleted
         self.created_ms = int(time.time() * 1000) if created_ms is None else created_ms
         self.received = self.deleted = 0
+        self.attributes = {"MessageRetentionPeriod": "345600"}  # the others too, where a test sets them
         self._waiting: deque[_Message] = deque()
         self._in_flight: list[tuple[float, str, _Message]] = []  # a heap: hidden until, by which receipt
         self._by_receipt: dict[str, tuple[_Message, float]] = {}
@@ -166,11 +167,13 @@ class SqsFake(JsonFake):
         return {"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]], "Failed": []}
 
     def GetQueueAttributes(self, asked: dict[str, Any]) -> dict[str, Any]:
+        queue = self._queue(asked)
         held = {
-            "CreatedTimestamp": str(self._queue(asked).created_ms // 1000),
-            "MessageRetentionPeriod": "345600",
+            "CreatedTimestamp": str(queue.created_ms // 1000),
+            "ApproximateNumberOfMessages": str(queue.left),
+            **queue.attributes,
         }
-        return {"Attributes": {name: held[name] for name in asked["AttributeNames"]}}
+        return {"Attributes": {name: held[name] for name in asked["AttributeNames"] if name in held}}
 
 
 @contextmanager

@@ -105,6 +105,18 @@ def test_a_clock_that_is_set_back_over_midnight_gives_no_second_day() -> None:
     assert budget.left_today(API, MIDNIGHT - 1) == 0
 
 
+def test_another_process_takes_over_what_was_spent_of_the_day() -> None:
+    first = Budget({API: Limit(a_second=1_000, a_day=30)})
+    sent(first, MIDNIGHT - 20, MIDNIGHT)
+    spent = first.spent_today(API, MIDNIGHT - 1)
+    second, later = (Budget({API: Limit(a_second=1_000, a_day=30)}) for _ in range(2))
+    second.resume(first.as_text(MIDNIGHT - 1), MIDNIGHT - 1)
+    assert (spent, second.left_today(API, MIDNIGHT - 1)) == (20, 10)
+    assert len(sent(second, MIDNIGHT - 500, MIDNIGHT)) == 10
+    later.resume(first.as_text(MIDNIGHT - 1), MIDNIGHT)
+    assert later.left_today(API, MIDNIGHT) == 30
+
+
 @pytest.mark.parametrize(("a_second", "a_day"), [(0, 1), (-1, 1), (1, -1), (float("nan"), 1)])
 def test_a_limit_that_is_none_is_refused(a_second: float, a_day: int) -> None:
     with pytest.raises(ValueError, match="a limit has"):

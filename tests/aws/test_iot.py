@@ -275,3 +275,10 @@ def test_without_credentials_it_is_said_which_are_wanted(
         Iot(Account()).page()
     assert str(caught.value).count("get-caller-identity") == 1
     assert caught.value.trouble is Trouble.CREDENTIALS
+
+
+def test_the_region_is_found_as_the_aws_cli_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_REGION", "eu-west-2")
+    assert Account().client("sts").meta.region_name == "eu-west-2"
+    assert Account(region="eu-west-3").client("sts").meta.region_name == "eu-west-3"

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import time
+import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from ingest.aws import Account
+from ingest.inbox import Inbox
+from ingest.kinesis import KinesisSource
 from ingest.positions import LEASE_MS, Leases
+from ingest.tally import Tally
 from store.engine import open_writer, parse_url
 from tests.aws.json_fake import DENIED
+from tests.aws.killing import killed_under_load
 from tests.aws.kinesis_fake import KinesisFake, Stream, serving_streams
-from tests.aws.test_run import end, expected, fleet, held, stored, until, watches
+from tests.aws.test_run import SOAK, end, expected, fleet, held, stored, until, watches
 from tests.contents import connected
 from tests.contract.test_crash import NewUrl, new_url
 from tests.processes import finish, start
@@ -46,34 +50,42 @@ def distinct(bodies: list[str], folder: Path) -> int:
     return stored(url)
 
 
-def has_stored(url: str, count: int) -> bool:
+def in_store(url: str) -> int:
+    """Count the pieces of evidence; the store may not be there yet."""
     try:
-        return stored(url) >= count
+        return stored(url)
     except sa.exc.DBAPIError:
-        return False
+        return 0
 
 
+def has_stored(url: str, count: int) -> bool:
+    return in_store(url) >= count
+
+
+@pytest.mark.parametrize("kills", [2, SOAK])
 def test_a_stream_is_read_through_reshardings_and_kills(
-    kinesis: KinesisFake, new_url: NewUrl, tmp_path: Path, rng: random.Random
+    kinesis: KinesisFake, new_url: NewUrl, tmp_path: Path, rng: random.Random, kills: int
 ) -> None:
-    url, bodies = new_url(), fleet(1_200)
+    url, bodies = new_url(), fleet(max(800, 180 * kills))
     count = distinct(bodies, tmp_path)
     kinesis.streams["events"] = stream = Stream(rng, 3)
     kinesis.expire_every = 23
-    process = None
-    for at in range(0, len(bodies), 400):
-        if process is None:
-            process = begin(kinesis, url, tmp_path)
-        stream.put(bodies[at : at + 400])
-        until(partial(stream.has_given, stream.given + 100), "it reads", process=process)
-        if at % 800 == 0:
+
+    def reshard(number: int) -> None:
+        if number % 4 == 0:
             stream.split(rng.choice([shard for shard in stream.shards if not shard.is_closed]))
-        time.sleep(rng.random() * 0.3)
-        if at % 1_200 != 800:
-            process.kill()
-            finish(process)
-            process = None
-    process = process or begin(kinesis, url, tmp_path)
+
+    killed_under_load(
+        begin=lambda: begin(kinesis, url, tmp_path),
+        give=stream.put,
+        progress=(lambda: stream.given, lambda: in_store(url)),
+        left=lambda given: count_unread(stream, url),
+        records=bodies,
+        kills=kills,
+        rng=rng,
+        between=reshard,
+    )
+    process = begin(kinesis, url, tmp_path)
     until(lambda: has_stored(url, count), "all is in", process=process)
     until(lambda: stream.ends().items() <= positions(url).items(), "all is known to be read", process=process)
     code, log = end(process)
@@ -88,8 +100,49 @@ def test_a_stream_is_read_through_reshardings_and_kills(
 
 
 def positions(url: str) -> dict[str, str]:
+    """Tell up to where each shard is known to be read; the store may not be there yet."""
     with connected(url) as connection:
-        return {row[0]: row[1] for row in connection.execute(sa.text("SELECT part, position FROM positions"))}
+        try:
+            found = connection.execute(sa.text("SELECT part, position FROM positions"))
+            return {row[0]: row[1] for row in found}
+        except sa.exc.DBAPIError:
+            return {}
+
+
+def count_unread(stream: Stream, url: str) -> int:
+    """Count the records that lie after the saved positions."""
+    at = positions(url)
+    places = {shard.name: at.get(shard.name, "") for shard in stream.shards}
+    return sum(
+        int(record[0]) > (int(places[shard.name]) if places[shard.name].isdecimal() else 0)
+        for shard in stream.shards
+        if places[shard.name] != "closed"
+        for record in shard.records
+    )
+
+
+def test_a_closed_shard_is_read_once_though_its_end_is_not_saved_yet(
+    kinesis: KinesisFake, sqlite_store_url: str, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody writes what is delivered, so that the store does not come to know."""
+    kinesis.streams["events"] = stream = Stream(rng, 1)
+    bodies = fleet(20)
+    stream.put(bodies)
+    stream.split(stream.shards[0])
+    for name, value in kinesis.environment.items():
+        monkeypatch.setenv(name, value)
+    inbox, stop = Inbox(), threading.Event()
+    with open_writer(parse_url(sqlite_store_url)) as store:
+        source = KinesisSource("events", account=Account(), tally=Tally(), store=store, start="horizon")
+        thread = threading.Thread(target=source.run, args=(inbox, stop))
+        thread.start()
+        until(lambda: kinesis.calls["ListShards"] >= 4, "it has looked again, two pages a look")
+        looks = kinesis.calls["GetRecords"]
+        until(lambda: kinesis.calls["GetRecords"] >= looks + 2, "the children are read on")
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+    assert stream.given == len(bodies)
 
 
 def test_latest_begins_now_and_goes_on_there_after_a_restart(

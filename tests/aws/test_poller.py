@@ -12,11 +12,12 @@ from itertools import pairwise
 
 import pytest
 
+from ingest.aws import Account as Access
 from ingest.budget import DAY_MS, Budget, Limit
 from ingest.counts import Counts
 from ingest.inbox import Delivery, Inbox
 from ingest.iot import TURN_ON, Iot
-from ingest.poller import EVERY_MS, SLICE, Poller
+from ingest.poller import AT_ONCE, EVERY_MS, SLICE, Poller
 from ingest.simulate import Choices, simulate
 from ingest.writer import Writer
 from queries.history import open_history
@@ -29,6 +30,7 @@ from tests.aws.iot_fake import (
     EXPIRED,
     GET_THING,
     INTERNAL,
+    NEVER,
     SEARCH,
     THROTTLED,
     UNAVAILABLE,
@@ -39,6 +41,7 @@ from tests.aws.iot_fake import (
     truth_of,
 )
 from tests.aws.iot_fake import State as Account
+from tests.aws.iot_fake import _Failed as Failing
 from tests.builders import T0, connect
 
 MINUTE = 60_000
@@ -77,6 +80,7 @@ class World:
             clock=lambda: self.now_ms,
             say=self.said.append,
             nap=self.nap,
+            spawn=lambda call: call(),
         )
 
     def nap(self, seconds: float) -> None:
@@ -435,6 +439,72 @@ def test_it_ends_when_it_is_told_to_and_when_nobody_takes_what_it_delivers(
     assert not thread.is_alive()
     inbox.close()
     Poller(asking_server).run(inbox, threading.Event())
+
+
+def test_single_calls_are_under_way_together_and_what_fails_together_is_one_failure(
+    iot: IotFake, sqlite_store_url: str
+) -> None:
+    """In real time. The first calls wait for each other in AWS, fail, and are sent again after one pause."""
+    things = names(3 * AT_ONCE)
+    together, held = threading.Barrier(AT_ONCE + 1), threading.Event()
+
+    def truth(thing: str, now_ms: int) -> Said:
+        if not held.is_set():
+            together.wait(30)
+            held.wait(30)
+            raise Failing(INTERNAL)
+        return always_on(thing, now_ms)
+
+    iot.state = Account(things=things, truth=truth, fault_of=lambda api: DENIED if api == SEARCH else None)
+    patient = Iot(Access(), read_s=60, connections=AT_ONCE + 1)
+    world = World(iot, patient, sqlite_store_url)
+    world.learn([connect(NOON - 60 * MINUTE, session=each, version=1, client_id=each) for each in things])
+    said: list[str] = []
+    inbox, stop = Inbox(), threading.Event()
+    poller = Poller(patient, every_ms=2_000, look=looking(world.url, most=SLICE), say=said.append)
+    thread = threading.Thread(target=poller.run, args=(inbox, stop))
+    thread.start()
+    together.wait(30)
+    thread.join(0.2)
+    assert iot.counts()[GET_THING] == AT_ONCE
+    held.set()
+    taken: set[str] = set()
+    while len(taken) < len(things):
+        deliveries = inbox.take(most=100, wait_s=20)
+        assert deliveries
+        taken.update(item.evidence.subject for each in deliveries for item in each.items)  # type: ignore[union-attr, misc]
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert poller.progress.failures[GET_THING] == AT_ONCE
+    told = [text for text in said if text.startswith(f"checks: {GET_THING}")]
+    assert ["gives no answer" in told[0], "answers again" in told[1], len(told)] == [True, True, 2]
+
+
+def test_a_call_that_is_never_answered_does_not_hold_up_the_end(iot: IotFake) -> None:
+    held = threading.Event()
+    iot.state = Account(
+        things=names(3), truth=lambda thing, now_ms: NEVER if held.wait(30) else always_on(thing, 0)
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=Poller(Iot(Access(), read_s=60)).run, args=(Inbox(), stop))
+    thread.start()
+    while not iot.state.calls:
+        thread.join(0.02)
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    held.set()
+
+
+def test_a_restart_goes_on_with_the_budget_of_the_day(world: World) -> None:
+    world.account(names(250), always_on)
+    limits = {SEARCH: Limit(a_second=7, a_day=5), GET_THING: Limit(a_second=7, a_day=0)}
+    for most in (3, 5, 5):
+        poller = world.poller(budget=Budget(limits))
+        poller.resume(dict([each.position for each in world.deliveries if each.position is not None]))
+        world.live(poller, MINUTE)
+        assert len(world.calls(SEARCH)) == most
 
 
 def test_a_state_that_checks_taught_is_of_the_store_only_if_aws_said_so(world: World) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
@@ -31,6 +31,7 @@ from store.errors import ResourceNotFound
 from tests.aws.iot_fake import IotFake, truth_of
 from tests.aws.iot_fake import State as Account
 from tests.aws.json_fake import AWAY, DENIED, EXPIRED
+from tests.aws.killing import killed_under_load
 from tests.aws.sqs_fake import Queue, SqsFake, serving_queues
 from tests.conftest import Server
 from tests.contents import beliefs, connected
@@ -138,30 +139,28 @@ def test_a_queue_is_drained_into_the_store(
     assert reason == "unknown-shape"
 
 
+SOAK = pytest.param(20, marks=pytest.mark.soak)
+
+
+@pytest.mark.parametrize("kills", [4, SOAK])
 def test_killed_again_and_again_it_loses_nothing_and_doubles_nothing(
-    sqs: SqsFake, new_url: NewUrl, tmp_path: Path, rng: random.Random
+    sqs: SqsFake, new_url: NewUrl, tmp_path: Path, rng: random.Random, kills: int
 ) -> None:
-    url, bodies = new_url(), fleet(1_500)
+    url, bodies = new_url(), fleet(375 * kills)
     sqs.queues["events"] = queue = Queue(rng, doubled=0.05, haste=60)
-    process, kills, at = None, 0, 0
-    while at < len(bodies):
-        if process is None:
-            process = begin(sqs, url)
-        wanted = queue.received + 1
-        queue.fill(bodies[at : at + 300])
-        at += 300
-        until(partial(queue.has_given, wanted), "it receives", process=process)
-        time.sleep(rng.random() * 0.4)
-        if rng.random() < 0.7:
-            process.kill()
-            finish(process)
-            process, kills = None, kills + 1
-    if process is None:
-        process = begin(sqs, url)
+    killed_under_load(
+        begin=lambda: begin(sqs, url),
+        give=queue.fill,
+        progress=(lambda: queue.received, lambda: queue.deleted),
+        left=lambda given: queue.left,
+        records=bodies,
+        kills=kills,
+        rng=rng,
+    )
+    process = begin(sqs, url)
     until(lambda: queue.left == 0, "the queue is drained", process=process)
     code, log = end(process)
     assert code == 0, log
-    assert kills > 2
     assert held(url) == expected(new_url(), bodies, tmp_path)
 
 
@@ -276,18 +275,20 @@ def test_what_is_being_received_is_watched_and_a_restart_leaves_no_gap(
 
 
 def test_metrics_and_health_are_told(sqs: SqsFake, tmp_path: Path, rng: random.Random) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     url, bodies = f"sqlite:///{tmp_path / 'store.db'}", fleet(100)
     sqs.queues["events"] = queue = Queue(rng)
     queue.fill(bodies)
-    process = begin(sqs, url, "--metrics-port", str(port), "--log-format", "json")
+    arguments = ["run", "--sqs", sqs.queue_url("events"), "--store", url, "--metrics-port", "0"]
+    environment = {**os.environ, **sqs.environment}
+    process = start(*arguments, "--log-format", "json", env=environment, bufsize=0)
+    assert process.stderr is not None
+    port = re.search(r"http://127.0.0.1:([0-9]+)/metrics", process.stderr.readline().decode())
+    assert port is not None
     until(lambda: queue.left == 0, "it is in", process=process)
 
     def page(path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}{path}") as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -323,6 +324,9 @@ def test_events_and_checks_together_are_the_truth(
     asked_ms = int(time.time() * 1000)
     code, log = end(process)
     assert code == 0, log
+    with connected(url) as connection:
+        spent = connection.execute(sa.text("SELECT position FROM positions WHERE source = 'checks'"))
+        assert json.loads(spent.scalar_one())["spent"] == iot.counts()
     found = {}
     with open_history(url) as history:
         for thing in things:
