@@ -102,11 +102,9 @@ class Account:
 
     def signer(self, service: str, region: str | None = None) -> Signer:
         """Make what signs addresses, with credentials as they are renewed. Raises SourceError as `client`."""
-        from botocore.exceptions import BotoCoreError
-
         try:
             session = self._session()
-        except BotoCoreError as error:
+        except errors() as error:
             raise SourceError(f"Nothing can be signed: {failure_of(error).message}.") from error
         region = region or session.region_name
         if region is None:
@@ -140,14 +138,14 @@ class Signer:
         from botocore.auth import SigV4QueryAuth
         from botocore.awsrequest import AWSRequest
         from botocore.credentials import Credentials
-        from botocore.exceptions import BotoCoreError, NoCredentialsError
+        from botocore.exceptions import NoCredentialsError
 
         try:
             found = self._session.get_credentials()
             if found is None:
                 raise NoCredentialsError
             held = found.get_frozen_credentials()
-        except BotoCoreError as error:
+        except errors() as error:  # a role that is renewed asks AWS
             raise SourceError(f"Nothing can be signed: {failure_of(error).message}.") from error
         request = AWSRequest(method="GET", url=url)
         own = Credentials(held.access_key, held.secret_key)

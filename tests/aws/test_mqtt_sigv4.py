@@ -10,11 +10,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from ingest.aws import Account
-from ingest.broker import signer_of
+from ingest.broker import Unsigned, sign, signer_of
 from ingest.settings import Mqtt, mqtt_of
 from store.errors import SourceError
+from tests.aws.iot_fake import DENIED, GET_IDENTITY, IotFake
 from tests.aws.mqtt_broker import KINDS, Broker, papers
 from tests.aws.test_mqtt import shuffled
 from tests.aws.test_run import end, expected, fleet, held, stored, until, watches
@@ -107,6 +110,22 @@ def test_the_region_is_the_endpoints_own(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(SourceError, match="no Region"):
         signer_of(Mqtt(host="example.com", client_id="a", sigv4=True), Account())
     assert signer_of(Mqtt(host="example.com", client_id="a"), Account()) is None
+
+
+def test_a_role_that_may_not_be_taken_is_no_connection(
+    iot: IotFake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS is asked for its keys, in paho's thread, which must outlive that."""
+    path = tmp_path / "config"
+    role = "role_arn = arn:aws:iam::123456789012:role/r\nsource_profile = own\nregion = eu-central-1"
+    path.write_text(f"[profile r]\n{role}\n[profile own]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    iot.fail(GET_IDENTITY, DENIED)  # its route is that of AssumeRole
+    said = Mqtt(host="127.0.0.1", client_id="a", sigv4=True)
+    signer = signer_of(said, Account(profile="r"))
+    assert signer is not None
+    with pytest.raises(Unsigned, match="AccessDenied"):
+        sign(Client(CallbackAPIVersion.VERSION2, transport="websockets"), said, signer)
 
 
 def test_a_url_is_read_as_a_table_of_the_file_is() -> None:
