@@ -20,7 +20,7 @@ from store.model import (
     Transition,
 )
 
-TAIL = 4  # sessions to keep in memory a client, at least; and all within 2 SKEW of its newest
+TAIL = 2  # sessions to keep in memory a client, at least; and all within 2 SKEW of its newest
 STRAY_TAIL = 32  # ... of a client whose evidence lacks session ids
 NEAR_MS = 2 * SECOND_MS  # a stamp later than all checks by this much is none that they named
 
