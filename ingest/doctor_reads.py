@@ -99,6 +99,7 @@ def read_facts(account: Account, *, queues: Sequence[str] = (), streams: Sequenc
         streams=_streams(account, streams),
         checks={
             "iot:SearchIndex": _denied(lambda: iot.search_index(queryString="*", maxResults=1)),
+            "iot:ListThings": _denied(lambda: iot.list_things(maxResults=1)),
             "iot:GetThingConnectivityData": _denied(
                 lambda: iot.get_thing_connectivity_data(thingName=NO_THING)
             ),

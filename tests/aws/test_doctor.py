@@ -19,6 +19,7 @@ from tests.aws.iot_fake import (
     GET_IDENTITY,
     GET_RULE,
     GET_THING,
+    LIST_THINGS,
     SEARCH,
     IotFake,
 )
@@ -95,7 +96,7 @@ def test_what_is_missing_and_what_may_not_be_read_is_said_a_line_each(
 ) -> None:
     whole(iot)
     iot.state.index = "OFF"
-    for api in (DESCRIBE_EVENTS, SEARCH, GET_THING, GET_RULE):
+    for api in (DESCRIBE_EVENTS, SEARCH, LIST_THINGS, GET_THING, GET_RULE):
         iot.fail(api, DENIED)
     code = here("aws", "doctor")
     lines = capsys.readouterr().out.splitlines()
@@ -106,6 +107,7 @@ def test_what_is_missing_and_what_may_not_be_read_is_said_a_line_each(
         "fleet indexing: off",
         "To mend it: `aws iot update-indexing-configuration",
         "allow iot:SearchIndex to this role",
+        "allow iot:ListThings to this role",
         "allow iot:GetThingConnectivityData to this role",
         "allow iot:DescribeEventConfigurations to this role",
         "nothing is known of it: Presence: AccessDeniedException",
