@@ -17,6 +17,9 @@ from store.model import MOST_TEXT_BYTES, Event, Learned, Observation, Rejected
 Record = Learned | Rejected
 
 BATCH = 50_000  # records a transaction
+BATCH_CLIENTS = (
+    10_000  # ... and clients that they speak of, for the end of each one's history is held in memory
+)
 BATCH_BYTES = 8 << 20  # ... and bytes of what has no column of its own, so that giants do not fill the memory
 _CHUNK = 1 << 20
 
@@ -106,7 +109,7 @@ def ingest_file(
 
 
 class Batches:
-    """Records cut into transactions: so many records, or so many bytes of what is unusual about them.
+    """Records cut into transactions: so many records, of so many clients, or so many bytes of what is unusual.
 
     `broken` tells what is wrong with their source as a whole, once it was met.
     """
@@ -121,6 +124,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[list[Record]]:
         batch: list[Record] = []
+        named: set[str | None] = set()
         heavy = 0
         for record in self._records:
             batch.append(record)
@@ -129,12 +133,14 @@ class Batches:
                 if record.reason in BROKEN:
                     self.broken = record.detail
             elif type(record.evidence) is Event:
+                named.add(record.evidence.client_id)
                 if record.evidence.extra is not None:
                     heavy += len(record.evidence.extra)
             elif isinstance(record.evidence, Observation):
+                named.add(record.evidence.subject)
                 heavy += len(record.evidence.body)
-            if len(batch) == self._most or heavy > self._most_bytes:
+            if len(batch) == self._most or len(named) == BATCH_CLIENTS or heavy > self._most_bytes:
                 yield batch
-                batch, heavy = [], 0
+                batch, named, heavy = [], set(), 0
         if batch:
             yield batch
