@@ -155,7 +155,7 @@ class Many:
         for from_ms, to_ms in absent:
             before, rest = asked.cut(from_ms - 1)
             gone, after = rest.cut(to_ms - 1)
-            self._nothing_known(gone)
+            self._nothing_known(gone, registered=False)
             asked = asked._replace(places=before.places + after.places)
         return asked
 
@@ -212,9 +212,15 @@ class Many:
             answer = answer_of(period, thing_name=name, client_id=client_id, at_ms=at_ms, known_at=known_at)
             asked.replies[place] = Reply(name, at_ms, known_at, answer, None)
 
-    def _nothing_known(self, asked: _Asked) -> None:
+    def _nothing_known(self, asked: _Asked, *, registered: bool = True) -> None:
         for place in asked.places:
-            error = nothing_known(self._asker, asked.thing_name, asked.instants[place], asked.known_at)
+            error = nothing_known(
+                self._asker,
+                asked.thing_name,
+                asked.instants[place],
+                asked.known_at,
+                registered=registered,
+            )
             asked._replace(places=[place]).refuse(error)
 
     def _line(self, client_no: int, asked: _Asked) -> _Line | None:

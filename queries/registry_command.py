@@ -75,9 +75,11 @@ def _words(found: Registry) -> Iterator[str]:
     from queries.output import safe
     from queries.times import iso
 
-    if found.absent_from_ms is not None:
-        until = f" .. {iso(found.lifetimes[0].from_ms)}" if found.lifetimes else " on"
-        yield f"not registered: {iso(found.absent_from_ms)}{until}"
+    for from_ms, to_ms in found.unregistered()[:1]:
+        if from_ms == found.absent_from_ms:
+            yield f"not registered: from {iso(from_ms)}" + (
+                f", to {iso(to_ms)}" if found.lifetimes else " on"
+            )
     for each in found.lifetimes:
         yield _span(each)
         for from_ms, said in each.descriptions:

@@ -123,7 +123,7 @@ def ask(
     check_past(at_ms, now_ms)
     asker.check_horizon(at_ms, known_at)
     if not by_client and asker.is_registered(thing_name, at_ms, known_at) is False:
-        raise nothing_known(asker, thing_name, at_ms, known_at)
+        raise nothing_known(asker, thing_name, at_ms, known_at, registered=False)
     client_no = asker.client_named(thing_name) if by_client else client_of(asker, thing_name, at_ms, known_at)
     period = None if client_no is None else asker.in_force(client_no, at_ms, known_at)
     if client_no is None or period is None:
@@ -144,7 +144,7 @@ def check_past(at_ms: int, now_ms: int) -> None:
 
 
 def nothing_known(
-    asker: Asker, thing_name: str, at_ms: int, known_at: int
+    asker: Asker, thing_name: str, at_ms: int, known_at: int, *, registered: bool = True
 ) -> IndexNotReady | ResourceNotFound:
     """Give AWS's error for a thing of which nothing is known at an instant: the store's, or the thing's.
 
@@ -152,4 +152,9 @@ def nothing_known(
     """
     if not asker.begun(at_ms, known_at):
         return IndexNotReady("The history of this store begins later than the time asked for.")
+    if not registered:
+        return ResourceNotFound(
+            f"There was no thing {thing_name} at that time (`thingline registry {thing_name}`); what its client did"
+            " then --client tells."
+        )
     return ResourceNotFound(f"The resource {thing_name} was not known at that time.")
