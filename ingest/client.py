@@ -20,7 +20,9 @@ from store.model import (
     Transition,
 )
 
-TAIL = 2  # sessions to keep in memory a client, at least; and all within 2 SKEW of its newest
+# Sessions to keep in memory a client, at least; and all within 2 SKEW of its newest. With fewer, a batch of many
+# sessions loses sight of neighbours that move one another.
+TAIL = 4
 STRAY_TAIL = 32  # ... of a client whose evidence lacks session ids
 NEAR_MS = 2 * SECOND_MS  # a stamp later than all checks by this much is none that they named
 

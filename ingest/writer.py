@@ -45,8 +45,8 @@ from store.schema import STATES
 
 __all__ = ["Counts", "Writer"]
 
-MOST_CLIENTS = 20_000  # kept in mind at once; the others are read again when they speak
-MOST_TEXTS = 100_000  # ... and interned strings
+MOST_CLIENTS = 8_000  # kept in mind at once; the others are read again when they speak
+MOST_TEXTS = 50_000  # ... and interned strings
 
 Items = Sequence[Learned | Rejected]
 

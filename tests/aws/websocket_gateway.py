@@ -17,7 +17,7 @@ import threading
 import time
 from calendar import timegm
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import unquote
 
 from tests.aws.mqtt_broker import Papers
@@ -61,9 +61,10 @@ class Gateway:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError), client:
+        with suppress(OSError), ExitStack() as stack:
+            stack.enter_context(client)
             if self._tls is not None:
-                client = self._tls.wrap_socket(client, server_side=True)
+                client = stack.enter_context(self._tls.wrap_socket(client, server_side=True))
             head = b""
             while not head.endswith(b"\r\n\r\n"):
                 head += client.recv(1)
