@@ -326,7 +326,7 @@ def _sqlite_engine(url: URL, *, read_only: bool) -> Engine:
             connection.execute("PRAGMA journal_mode=WAL")
             # An acknowledgement to a queue follows the commit, so a commit must outlive a power cut.
             connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA cache_size=-32768")
+            connection.execute("PRAGMA cache_size=-16384")
             connection.execute("PRAGMA wal_autocheckpoint=8000")
         else:
             connection.execute("PRAGMA query_only=ON")
