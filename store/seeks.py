@@ -106,7 +106,7 @@ _STATEMENTS: dict[str, str] = {
     "own_names": """
         SELECT c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
         WHERE r.name = :realm AND c.client_no NOT IN (
-            SELECT e.client_no FROM evidence e WHERE e.thing_no IS NOT NULL
+            SELECT e.client_no FROM evidence e WHERE e.thing_no IS NOT NULL AND e.known_at <= :known_at
         )
     """,
     "sessions": """

@@ -1,0 +1,189 @@
+"""The reports about the fleet as they are typed and read: every form of each, and again, later."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from ingest.writer import Writer
+from store.engine import open_writer, parse_url
+from store.model import HOUR_MS, MINUTE_MS, Event, Learned, Observation
+from tests.builders import connect, disconnect
+from tests.contract.test_commands import Run, on_any, run, sampled
+
+__all__ = ["on_any", "run", "sampled"]  # fixtures
+
+MIDNIGHT_MS = 1_793_491_200_000  # 2026-11-01T00:00:00Z
+MIDNIGHT, THREE = "2026-11-01T00:00:00Z", "2026-11-01T03:00:00Z"
+REPORTS: dict[str, tuple[str, ...]] = {
+    "snapshot": (THREE,),
+    "diff": (MIDNIGHT, THREE),
+    "uptime": ("--from", MIDNIGHT, "--to", THREE),
+}
+COUNTED_ONLY = "countBy"  # rows of NDJSON that no table has
+
+
+def write(url: str, *items: Event | Observation) -> None:
+    with open_writer(parse_url(url)) as store, Writer(store) as writer:
+        writer.write([Learned(item, 0) for item in items], source="test")
+
+
+def registry_event(name: str, operation: str, at_ms: int, **more: Any) -> Observation:
+    body = {"eventType": "THING_EVENT", "operation": operation, "timestamp": at_ms, "thingName": name, **more}
+    return Observation("registry", name, at_ms, json.dumps({"attributes": {}, **body}))
+
+
+def in_group(name: str, group: str, at_ms: int) -> Observation:
+    body = {
+        "eventType": "THING_GROUP_MEMBERSHIP_EVENT",
+        "operation": "ADDED",
+        "thingArn": f"arn:aws:iot:eu-west-1:123456789012:thing/{name}",
+        "groupArn": f"arn:aws:iot:eu-west-1:123456789012:thinggroup/{group}",
+    }
+    return Observation("registry", name, at_ms, json.dumps(body))
+
+
+def cell(value: Any) -> str:
+    """Write a member of an object as CSV has it."""
+    if isinstance(value, list):
+        return ";".join(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_every_form_of_a_report_holds_the_same(sampled: Run, tmp_path: Path, name: str) -> None:
+    said = name, *REPORTS[name]
+    receipt, *objects = sampled(*said, "--json").objects
+    assert (receipt["report"], receipt["knownAt"]) == (name, "2026-11-01T05:30:00.000Z")
+    rows = [row for row in objects if COUNTED_ONLY not in row]
+    assert rows
+
+    listed = list(csv.DictReader(io.StringIO(sampled(*said, "--csv").out)))
+    assert [
+        {key: line[key] for key in row if key in line} for row, line in zip(rows, listed, strict=True)
+    ] == [{key: cell(value) for key, value in row.items() if key in listed[0]} for row in rows]
+    assert {line["knownAt"] for line in listed} == {receipt["knownAt"]}
+
+    path = tmp_path / "report.parquet"
+    assert sampled(*said, "--parquet", str(path)).code == 0
+    with duckdb.connect() as connection:
+        columns = [
+            one[0] for one in connection.execute("DESCRIBE FROM read_parquet(?)", [str(path)]).fetchall()
+        ]
+        assert columns == list(listed[0])
+        told = connection.execute('SELECT count(*), count("knownAt") FROM read_parquet(?)', [str(path)])
+        assert told.fetchall() == [(len(rows), len(rows))]
+
+    words = sampled(*said).out.splitlines()
+    assert words[-1] == f"again: {receipt['again']}"
+    assert all(any(str(row["clientId"]) in line for line in words) for row in rows if "clientId" in row)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_asked_again_a_report_is_the_same_whatever_was_learned_since(
+    sampled: Run, store_url: str, name: str
+) -> None:
+    first = sampled(name, *REPORTS[name], "--json")
+    late = [
+        disconnect(MIDNIGHT_MS + 90 * MINUTE_MS + at, session=f"late{at}", version=9, client_id="valve-3")
+        for at in range(2)
+    ]
+    new = connect(MIDNIGHT_MS + HOUR_MS, session="new", version=0, client_id="pump-19")
+    bound = connect(MIDNIGHT_MS + HOUR_MS, session="bound", version=7, client_id="pump-18")
+    write(store_url, *late, new, bound._replace(thing_name="boiler-1"))
+    again = shlex.split(first.objects[0]["again"])
+    assert again[0] == "thingline"
+    assert sampled(*again[1:], "--json").out == first.out
+    assert sampled(name, *REPORTS[name], "--json").out != first.out
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_hostile_name_moves_no_cursor_and_is_no_formula(run: Run, store_url: str, name: str) -> None:
+    for hostile in ("=1+1\x1b[2J", "pump\n17"):
+        lives = [
+            build(MIDNIGHT_MS + (20 * number + turn) * MINUTE_MS, session=f"s{number}", version=number)
+            for number in range(9)
+            for turn, build in enumerate((connect, disconnect, connect))
+        ]
+        write(store_url, *(event._replace(client_id=hostile) for event in lives))
+    done = run(name, *REPORTS[name])
+    assert (done.code, done.err) == (0, "")
+    assert "\x1b" not in done.out
+    assert "pump\n17" not in done.out
+    assert "\n=" not in run(name, *REPORTS[name], "--csv").out
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (("snapshot", "2126-11-01T00:00:00Z"), "lies in the future"),
+        (("snapshot", "2026-01-01T00:00:00Z"), "begins later than"),
+        (("snapshot", "03:12"), "is not a time"),
+        (("snapshot", THREE, "--json", "--csv"), "one of"),
+        (("snapshot", THREE, "--parquet", "/nowhere/x.parquet"), "cannot be written"),
+        (("diff", THREE, MIDNIGHT), "ends before it begins"),
+        (("diff", "2026-01-01T00:00:00Z", THREE), "begins later than"),
+        (("diff", "2126-11-01T00:00:00Z", "2127-11-01T00:00:00Z"), "in the future"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused(sampled: Run, said: tuple[str, ...], message: str) -> None:
+    done = sampled(*said)
+    assert done.code != 0
+    assert message in done.err, done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_snapshot_counts_things_as_they_were_registered_then(run: Run, store_url: str) -> None:
+    names = ["pump-1", "pump-2", "valve-1", "later-1"]
+    write(
+        store_url,
+        *(connect(MIDNIGHT_MS, session=name, version=0, client_id=name) for name in names[:3]),
+        disconnect(MIDNIGHT_MS + HOUR_MS, session="pump-2", version=0, client_id="pump-2"),
+        *(
+            registry_event(name, "CREATED", MIDNIGHT_MS, thingTypeName=name[:-2], thingId=name)
+            for name in names[:3]
+        ),
+        in_group("pump-1", "north", MIDNIGHT_MS + 1),
+        in_group("pump-1", "old", MIDNIGHT_MS + 1),
+        in_group("pump-2", "north", MIDNIGHT_MS + 3 * HOUR_MS),  # later than what is asked about
+        connect(MIDNIGHT_MS + 3 * HOUR_MS, session="later-1", version=0, client_id="later-1"),
+        registry_event("valve-1", "DELETED", MIDNIGHT_MS + HOUR_MS, thingId="valve-1"),
+    )
+    _, *objects = run("snapshot", str(MIDNIGHT_MS + 2 * HOUR_MS), "--json").objects
+    things = [row for row in objects if COUNTED_ONLY not in row]
+    assert [(row["thingName"], row["state"], row["thingGroupNames"]) for row in things] == [
+        ("pump-1", "connected", ["north", "old"]),
+        ("pump-2", "disconnected", []),
+    ]
+    counts = {(row["countBy"], row["key"]): row["things"] for row in objects if COUNTED_ONLY in row}
+    assert counts == {
+        ("state", "connected"): 1,
+        ("state", "disconnected"): 1,
+        ("state", "unknown"): 0,
+        ("state", "notRegistered"): 2,
+        ("reason", "CONNECTION_LOST"): 1,
+        ("type", "pump"): 2,
+        ("group", "north"): 1,
+        ("group", "old"): 1,
+        ("group", None): 1,
+    }
+    words = run("snapshot", str(MIDNIGHT_MS + 2 * HOUR_MS)).out.splitlines()
+    assert words[0].endswith(": 1 connected, 1 disconnected, 0 unknown, 2 not registered")
+    assert words[1] == "disconnected by reason: 1 CONNECTION_LOST"
+    assert [line.split()[0] for line in words[-3:-1]] == ["pump-2", "pump-1"]  # what is down first
+
+    _, *differ = run("diff", str(MIDNIGHT_MS + 1), str(MIDNIGHT_MS + 4 * HOUR_MS), "--json").objects
+    assert {(row["thingName"], row["change"]) for row in differ if COUNTED_ONLY not in row} == {
+        ("pump-2", "wentDown"),
+        ("valve-1", "deleted"),
+        ("later-1", "new"),
+    }
