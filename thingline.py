@@ -93,6 +93,7 @@ def command_line() -> Any:
     from ingest.simulate_commands import COMMANDS as SIMULATING
     from queries.commands import COMMANDS as ASKING
     from queries.coverage_command import COMMANDS as COVERING
+    from queries.outage_commands import COMMANDS as FALLING
     from queries.registry_command import COMMANDS as REGISTERING
     from queries.snapshot_commands import COMMANDS as STANDING
     from queries.uptime_command import COMMANDS as COUNTING
@@ -117,6 +118,7 @@ def command_line() -> Any:
         *REGISTERING,
         *COUNTING,
         *STANDING,
+        *FALLING,
         *SIMULATING,
         *CARING,
         *SETTING_UP,

@@ -25,8 +25,10 @@ MIDNIGHT, THREE = "2026-11-01T00:00:00Z", "2026-11-01T03:00:00Z"
 REPORTS: dict[str, tuple[str, ...]] = {
     "snapshot": (THREE,),
     "diff": (MIDNIGHT, THREE),
+    "outages": ("--from", MIDNIGHT, "--to", "2026-11-01T05:00:00Z"),
     "uptime": ("--from", MIDNIGHT, "--to", THREE),
 }
+FLAPPING = ("--from", MIDNIGHT, "--to", THREE, "--shorter", "30m", "--within", "3h")
 COUNTED_ONLY = "countBy"  # rows of NDJSON that no table has
 
 
@@ -106,7 +108,7 @@ def test_asked_again_a_report_is_the_same_whatever_was_learned_since(
     assert sampled(name, *REPORTS[name], "--json").out != first.out
 
 
-@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("name", [*REPORTS, "flapping"])
 def test_a_hostile_name_moves_no_cursor_and_is_no_formula(run: Run, store_url: str, name: str) -> None:
     for hostile in ("=1+1\x1b[2J", "pump\n17"):
         lives = [
@@ -115,11 +117,13 @@ def test_a_hostile_name_moves_no_cursor_and_is_no_formula(run: Run, store_url: s
             for turn, build in enumerate((connect, disconnect, connect))
         ]
         write(store_url, *(event._replace(client_id=hostile) for event in lives))
-    done = run(name, *REPORTS[name])
+    said = name, *{**REPORTS, "flapping": FLAPPING}[name]
+    done = run(*said)
     assert (done.code, done.err) == (0, "")
     assert "\x1b" not in done.out
     assert "pump\n17" not in done.out
-    assert "\n=" not in run(name, *REPORTS[name], "--csv").out
+    assert "pump\\n17" in done.out
+    assert "\n=" not in run(*said, "--csv").out
 
 
 @pytest.mark.parametrize(
@@ -130,6 +134,13 @@ def test_a_hostile_name_moves_no_cursor_and_is_no_formula(run: Run, store_url: s
         (("snapshot", "03:12"), "is not a time"),
         (("snapshot", THREE, "--json", "--csv"), "one of"),
         (("snapshot", THREE, "--parquet", "/nowhere/x.parquet"), "cannot be written"),
+        (("outages", "nobody"), "never heard of"),
+        (("outages", "--longest", "0"), "--longest"),
+        (("outages", "--policy", "x: colour=red"), "no setting"),
+        (("outages", "--month", "2026-10"), "give --tz"),
+        (("flapping", "--outages", "1"), "give --outages 2"),
+        (("flapping", "--shorter", "soon"), "--shorter: 'soon' is no length of time"),
+        (("flapping", "--within", "0s"), "lengths of time above none"),
         (("diff", THREE, MIDNIGHT), "ends before it begins"),
         (("diff", "2026-01-01T00:00:00Z", THREE), "begins later than"),
         (("diff", "2126-11-01T00:00:00Z", "2127-11-01T00:00:00Z"), "in the future"),
@@ -187,3 +198,111 @@ def test_a_snapshot_counts_things_as_they_were_registered_then(run: Run, store_u
         ("valve-1", "deleted"),
         ("later-1", "new"),
     }
+
+
+def test_outages_are_those_that_uptime_counts(sampled: Run) -> None:
+    day = ("--from", MIDNIGHT, "--to", "2026-11-02T00:00:00Z")
+    _, *rows = sampled("outages", *day, "--json").objects
+    assert rows == [
+        {
+            "thingName": "pump-17",
+            "clientId": "pump-17",
+            "from": "2026-11-01T02:58:11.201Z",
+            "notBefore": "2026-11-01T02:58:11.201Z",
+            "notAfter": "2026-11-01T02:58:11.201Z",
+            "to": "2026-11-01T03:20:45.007Z",
+            "downMs": 1_353_806,
+            "reason": "MQTT_KEEP_ALIVE_TIMEOUT",
+            "beginSeen": True,
+            "endSeen": True,
+            "observed": True,
+        },
+        {
+            "thingName": "pump-18",
+            "clientId": "pump-18",
+            "from": "2026-11-01T05:30:00.000Z",
+            "notBefore": "2026-11-01T05:30:00.000Z",
+            "notAfter": "2026-11-01T05:30:00.000Z",
+            "to": "2026-11-02T00:00:00.000Z",
+            "downMs": 66_600_000,
+            "reason": "CLIENT_INITIATED_DISCONNECT",
+            "beginSeen": True,
+            "endSeen": False,
+            "observed": False,
+        },
+    ]
+    assert sampled("outages", *day, "--longest", "1", "--json").objects[1:] == rows[1:]
+    assert sampled("outages", *day, "pump-17", "--json").objects[1:] == rows[:1]
+    assert sampled("outages", *day, "pump-17", "--policy", "kind: grace=30m", "--json").objects[1:] == []
+    words = sampled("outages", *day).out
+    assert "2 outages, 18 h 52 min" in words
+    assert "goes on" in words
+
+
+def test_an_outage_whose_beginning_is_only_bounded_says_so(run: Run, store_url: str) -> None:
+    """No disconnect came, and the version began anew: the device was off for about an hour before that."""
+    write(
+        store_url,
+        connect(MIDNIGHT_MS, session="a", version=5),
+        connect(MIDNIGHT_MS + 5 * HOUR_MS, session="b", version=0),
+    )
+    window = ("--from", MIDNIGHT, "--to", "2026-11-01T06:00:00Z")
+    (row,) = run("outages", *window, "--json").objects[1:]
+    assert (row["notBefore"], row["from"], row["notAfter"], row["to"], row["observed"]) == (
+        "2026-11-01T00:00:00.000Z",
+        "2026-11-01T04:00:00.000Z",
+        "2026-11-01T04:15:00.000Z",
+        "2026-11-01T05:00:00.000Z",
+        False,
+    )
+    assert "2026-11-01T00:00:00.000Z .. 2026-11-01T04:15:00.000Z" in run("outages", *window).out
+
+
+def test_flapping_is_told_with_its_rule(run: Run, store_url: str) -> None:
+    def lives(client_id: str, reason: str) -> list[Event]:
+        return [
+            event
+            for number in range(7)
+            for at_ms in [MIDNIGHT_MS + 10 * number * MINUTE_MS]
+            for event in (
+                connect(at_ms, session=f"{client_id}{number}", version=number, client_id=client_id),
+                disconnect(
+                    at_ms + 8 * MINUTE_MS,
+                    session=f"{client_id}{number}",
+                    version=number,
+                    client_id=client_id,
+                    reason=reason,
+                ),
+            )
+        ]
+
+    write(store_url, *lives("pump-1", "CONNECTION_LOST"), *lives("sleeper", "CLIENT_INITIATED_DISCONNECT"))
+    window = ("--from", MIDNIGHT, "--to", THREE)
+    receipt, *rows = run("flapping", *window, "--json").objects
+    assert receipt["rule"] == {
+        "outages": 5,
+        "shorterMs": 300_000,
+        "withinMs": 3_600_000,
+        "words": "5 outages shorter than 5m within 1h, those not counted that the client asked for",
+    }
+    assert rows == [
+        {
+            "thingName": "pump-1",
+            "clientId": "pump-1",
+            "outages": 6,
+            "mostWithin": 6,
+            "episodes": [{"from": "2026-11-01T00:08:00.000Z", "to": "2026-11-01T01:00:00.000Z"}],
+            "downMs": 12 * MINUTE_MS,
+            "reasons": {"CONNECTION_LOST": 6},
+            "askedFor": 0,
+        }
+    ]
+    assert "1 of 2 things flap" in run("flapping", *window).out
+    (line,) = csv.DictReader(io.StringIO(run("flapping", *window, "--csv").out))
+    assert (line["episodes"], line["reasons"], line["from"]) == (
+        "1",
+        "CONNECTION_LOST",
+        "2026-11-01T00:08:00.000Z",
+    )
+    assert run("flapping", *window, "--outages", "7", "--json").objects[1:] == []
+    assert run("flapping", *window, "--shorter", "2m", "--json").objects[1:] == []
