@@ -95,7 +95,9 @@ def command_line() -> Any:
     from queries.coverage_command import COMMANDS as COVERING
     from queries.outage_commands import COMMANDS as FALLING
     from queries.registry_command import COMMANDS as REGISTERING
+    from queries.series_command import COMMANDS as DRAWING
     from queries.snapshot_commands import COMMANDS as STANDING
+    from queries.takeover_command import COMMANDS as TAKING
     from queries.uptime_command import COMMANDS as COUNTING
 
     group = click.Group(
@@ -119,6 +121,8 @@ def command_line() -> Any:
         *COUNTING,
         *STANDING,
         *FALLING,
+        *TAKING,
+        *DRAWING,
         *SIMULATING,
         *CARING,
         *SETTING_UP,

@@ -21,6 +21,7 @@ from queries.many import Question as Question
 from queries.many import Reply as Reply
 from queries.many import Time as Time
 from queries.standing import Standing, check_begun, check_heard_of, standings
+from queries.takeovers import Taken, takeovers_in
 from queries.times import day_of, milliseconds_of, parse_time, read_zone
 from queries.uptime import Policy, Thing, ThingTime, reckon, stretches_of
 from store.answer import (
@@ -347,6 +348,31 @@ class History:
                     raise
                 continue  # nobody knew of it then
             yield name, as_client, spoken
+
+    def takeovers(
+        self,
+        window: tuple[Time, Time],
+        *,
+        names: Sequence[str] | None = None,
+        known_at: Time | None = None,
+    ) -> Iterator[Taken]:
+        """List the takeovers in `[from_, to)` of each client that spoke for a thing, by the thing's name.
+
+        None: of all things; clients without a takeover are left out. One snapshot. Raises as `uptime` does.
+        """
+        from_ms, to_ms = map(self.milliseconds, window)
+        with self._asking(known_at) as (asker, known_ms):
+            wide = _wide(asker, from_ms, to_ms, known_ms, reach_ms=1)  # what held just before
+            watched = asker.watched(known_ms)
+            for name, _, spoken in self._spoken(asker, names, wide, known_ms):
+                told: dict[str, list[Period]] = {}
+                for client_id, cut in spoken:
+                    told.setdefault(client_id, []).extend(cut.periods(watched))
+                for client_id, found in told.items():
+                    stretches = stretches_of(found, [], begun_ms=None, window=wide, known_at=known_ms)
+                    taken = takeovers_in(asker, client_id, list(stretches), (from_ms, to_ms), known_ms)
+                    if taken:
+                        yield Taken(name if is_legal(name) else None, client_id, taken)
 
     def snapshot(self, at: Time, *, known_at: Time | None = None) -> Iterator[Standing]:
         """Answer for every thing at an instant, as `at` would, by name; with what each was registered as.

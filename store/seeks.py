@@ -119,6 +119,13 @@ _STATEMENTS: dict[str, str] = {
         FROM evidence e JOIN texts o ON o.text_no = e.source_no LEFT JOIN texts w ON w.text_no = e.reason_no
         WHERE e.at_ms = :at_ms AND e.client_no = :client_no AND e.known_at <= :known_at ORDER BY e.known_at
     """,
+    # Who connected: the principal and the address that a connect bore.
+    "holder": """
+        SELECT p.text, i.text FROM evidence e
+        LEFT JOIN texts p ON p.text_no = e.principal_no LEFT JOIN texts i ON i.text_no = e.ip_no
+        WHERE e.at_ms = :at_ms AND e.client_no = :client_no AND e.kind = 1 AND e.known_at <= :known_at
+        ORDER BY e.digest
+    """,
     # Served by the primary key of checks.
     "checks_about": """
         SELECT k.asked_ms, k.about_ms, k.named, k.state, w.text, k.known_at, k.claimed_at, o.text

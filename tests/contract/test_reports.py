@@ -26,9 +26,12 @@ REPORTS: dict[str, tuple[str, ...]] = {
     "snapshot": (THREE,),
     "diff": (MIDNIGHT, THREE),
     "outages": ("--from", MIDNIGHT, "--to", "2026-11-01T05:00:00Z"),
+    "takeovers": ("--from", MIDNIGHT, "--to", "2026-11-01T05:00:00Z"),
+    "series": ("--from", MIDNIGHT, "--to", THREE),
     "uptime": ("--from", MIDNIGHT, "--to", THREE),
 }
 FLAPPING = ("--from", MIDNIGHT, "--to", THREE, "--shorter", "30m", "--within", "3h")
+NESTED = {"holders"}  # written otherwise in a cell of a table
 COUNTED_ONLY = "countBy"  # rows of NDJSON that no table has
 
 
@@ -71,8 +74,11 @@ def test_every_form_of_a_report_holds_the_same(sampled: Run, tmp_path: Path, nam
 
     listed = list(csv.DictReader(io.StringIO(sampled(*said, "--csv").out)))
     assert [
-        {key: line[key] for key in row if key in line} for row, line in zip(rows, listed, strict=True)
-    ] == [{key: cell(value) for key, value in row.items() if key in listed[0]} for row in rows]
+        {key: line[key] for key in row if key in line.keys() - NESTED}
+        for row, line in zip(rows, listed, strict=True)
+    ] == [
+        {key: cell(value) for key, value in row.items() if key in listed[0].keys() - NESTED} for row in rows
+    ]
     assert {line["knownAt"] for line in listed} == {receipt["knownAt"]}
 
     path = tmp_path / "report.parquet"
@@ -108,13 +114,17 @@ def test_asked_again_a_report_is_the_same_whatever_was_learned_since(
     assert sampled(name, *REPORTS[name], "--json").out != first.out
 
 
-@pytest.mark.parametrize("name", [*REPORTS, "flapping"])
+@pytest.mark.parametrize("name", [*(name for name in REPORTS if name != "series"), "flapping"])
 def test_a_hostile_name_moves_no_cursor_and_is_no_formula(run: Run, store_url: str, name: str) -> None:
     for hostile in ("=1+1\x1b[2J", "pump\n17"):
         lives = [
             build(MIDNIGHT_MS + (20 * number + turn) * MINUTE_MS, session=f"s{number}", version=number)
             for number in range(9)
             for turn, build in enumerate((connect, disconnect, connect))
+        ]
+        lives += [
+            connect(MIDNIGHT_MS + (170 + number) * MINUTE_MS, session=f"t{number}", version=9 + number)
+            for number in range(2)
         ]
         write(store_url, *(event._replace(client_id=hostile) for event in lives))
     said = name, *{**REPORTS, "flapping": FLAPPING}[name]
@@ -138,6 +148,10 @@ def test_a_hostile_name_moves_no_cursor_and_is_no_formula(run: Run, store_url: s
         (("outages", "--longest", "0"), "--longest"),
         (("outages", "--policy", "x: colour=red"), "no setting"),
         (("outages", "--month", "2026-10"), "give --tz"),
+        (("series", "--bucket", "0s"), "makes more than"),
+        (("series", "--from", "-30d", "--bucket", "1s"), "give a longer one"),
+        (("series", "--bucket", "5"), "--bucket: '5' is no length of time"),
+        (("takeovers", "nobody"), "never heard of"),
         (("flapping", "--outages", "1"), "give --outages 2"),
         (("flapping", "--shorter", "soon"), "--shorter: 'soon' is no length of time"),
         (("flapping", "--within", "0s"), "lengths of time above none"),
@@ -306,3 +320,59 @@ def test_flapping_is_told_with_its_rule(run: Run, store_url: str) -> None:
     )
     assert run("flapping", *window, "--outages", "7", "--json").objects[1:] == []
     assert run("flapping", *window, "--shorter", "2m", "--json").objects[1:] == []
+
+
+def test_two_devices_with_one_client_id_play_ping_pong(run: Run, store_url: str) -> None:
+    def session(client_id: str, number: int, principal: str, ip: str) -> Event:
+        at_ms = MIDNIGHT_MS + number * MINUTE_MS
+        event = connect(at_ms, session=f"{client_id}{number}", version=number, client_id=client_id)
+        return event._replace(principal=principal, ip=ip)
+
+    write(
+        store_url,
+        *(session("pump-1", number, "cert-a", "192.0.2.1") for number in range(3)),  # its own sessions
+        *(
+            session("twin", number, f"cert-{'ab'[number % 2]}", f"192.0.2.{number % 2}")
+            for number in range(6)
+        ),
+        session("alone", 0, "cert-c", "192.0.2.9"),
+    )
+    window = ("--from", MIDNIGHT, "--to", THREE)
+    _, *rows = run("takeovers", *window, "--json").objects
+    assert rows[0] == {
+        "thingName": "twin",
+        "clientId": "twin",
+        "takeovers": 5,
+        "told": 0,  # no event of the former session's end came
+        "swaps": 5,
+        "pingPong": 4,
+        "principals": 2,
+        "addresses": 2,
+        "first": "2026-11-01T00:01:00.000Z",
+        "last": "2026-11-01T00:05:00.000Z",
+        "holders": [
+            {"principalIdentifier": "cert-b", "ipAddress": "192.0.2.1", "takeovers": 3},
+            {"principalIdentifier": "cert-a", "ipAddress": "192.0.2.0", "takeovers": 2},
+        ],
+    }
+    assert [(row["clientId"], row["takeovers"], row["swaps"]) for row in rows[1:]] == [("pump-1", 2, 0)]
+    assert "7 takeovers of 2 clients, 4 of them ping-pong" in run("takeovers", *window).out
+    later = ("--from", str(MIDNIGHT_MS + 5 * MINUTE_MS), "--to", THREE)
+    assert [row["takeovers"] for row in run("takeovers", *later, "twin", "--json").objects[1:]] == [1]
+    assert run("takeovers", *later, "alone", "--json").objects[1:] == []
+
+
+def test_days_of_a_series_are_those_of_the_zone(sampled: Run) -> None:
+    month = ("--month", "2026-10", "--tz", "Europe/Berlin", "--bucket", "1d", "--json")
+    _, *rows = sampled("series", *month).objects
+    assert len(rows) == 31
+    assert [row["from"] for row in rows[23:26]] == [
+        "2026-10-23T22:00:00.000Z",
+        "2026-10-24T22:00:00.000Z",
+        "2026-10-25T23:00:00.000Z",
+    ]
+    assert (rows[-1]["to"], rows[-1]["connects"], rows[-1]["mostConnected"]) == (
+        "2026-10-31T23:00:00.000Z",
+        2,
+        2,
+    )
