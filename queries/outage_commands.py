@@ -163,7 +163,7 @@ def _outage_words(receipt: Receipt, found: Sequence[_Found]) -> Iterator[str]:
         f"{name} ({said})" if said else name for name, said in receipt.said["policies"].items()
     )
     down = duration(sum(outage.down_ms for *_, outage in found))
-    listed = f"the longest {len(found):,} outages" if receipt.said["longest"] else f"{len(found):,} outages"
+    listed = f"{len(found):,} outages" + (", the longest" if receipt.said["longest"] else "")
     yield f"{window_words(receipt)}; policy {safe(policies)}: {listed}, {down}"
     headings = ["thing", "from", "to", "down", "reason", "observed", "began between"]
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import tzinfo
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class Asked:
 
         window = self._window(history, from_, to, month_)
         if window[1] <= window[0]:
-            raise BadTime("The window ends before it begins; --from must be earlier than --to.")
+            raise BadTime("The window ends before it begins; give the earlier time first.")
         now_ms = system_clock()
         if window[0] >= now_ms:
             raise BadTime("The window lies in the future; nothing is known of it.")
@@ -161,12 +162,14 @@ class Asked:
         from queries.tables import csv_lines, write_parquet
 
         if self.as_json:
+            rows = _begun(rows)
             click.echo(json_line(receipt.as_json()))
             for row in rows:
                 click.echo(json_line(row))
         elif self.as_csv or self.parquet is not None:
             told = receipt.in_row()
-            whole = ({**told, **row} for row in table)
+            begun = _begun(table)
+            whole = ({**told, **row} for row in begun)
             if self.parquet is not None:
                 write_parquet(self.parquet, types, whole)
             else:
@@ -176,6 +179,13 @@ class Asked:
             for line in words:
                 click.echo(line)
             click.echo(f"again: {safe(receipt.again)}")
+
+
+def _begun(rows: Iterable[Row]) -> Iterator[Row]:
+    """Begin to go through rows, so that a question that is refused prints nothing."""
+    going = iter(rows)
+    first = list(islice(going, 1))
+    return chain(first, going)
 
 
 def window_words(receipt: Receipt) -> str:

@@ -68,7 +68,8 @@ def test_a_snapshot_says_what_the_point_answers_say(
     opened, stamps, moments = told
     seen: Counter[str] = Counter()
     for known_at in moments:
-        for at_ms in rng.choices(stamps, k=3) + rng.choices(range(stamps[0], stamps[-1]), k=3):
+        edges = [stamps[0], stamps[-1] + HOUR_MS]  # most were not heard of yet; nobody was watching any more
+        for at_ms in rng.choices(stamps, k=10) + rng.choices(range(*edges), k=3) + edges:
             for standing in list(opened.snapshot(at_ms, known_at=known_at)):
                 assert standing.thing_name is not None
                 try:
