@@ -93,7 +93,11 @@ def command_line() -> Any:
     from ingest.simulate_commands import COMMANDS as SIMULATING
     from queries.commands import COMMANDS as ASKING
     from queries.coverage_command import COMMANDS as COVERING
+    from queries.outage_commands import COMMANDS as FALLING
     from queries.registry_command import COMMANDS as REGISTERING
+    from queries.series_command import COMMANDS as DRAWING
+    from queries.snapshot_commands import COMMANDS as STANDING
+    from queries.takeover_command import COMMANDS as TAKING
     from queries.uptime_command import COMMANDS as COUNTING
 
     group = click.Group(
@@ -115,6 +119,10 @@ def command_line() -> Any:
         *COVERING,
         *REGISTERING,
         *COUNTING,
+        *STANDING,
+        *FALLING,
+        *TAKING,
+        *DRAWING,
         *SIMULATING,
         *CARING,
         *SETTING_UP,

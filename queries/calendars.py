@@ -58,6 +58,12 @@ def outside_hours(text: str, zone: tzinfo, window: Span) -> list[Span]:
     return [each for each in [*outside, (cursor_ms, end_ms)] if each[0] < each[1]]
 
 
+def midnights(zone: tzinfo, window: Span) -> list[int]:
+    """List the midnights of a zone inside a window, its beginning and its end left out; ascending."""
+    found = (local_ms(day, zone) for day in _days(window, zone))
+    return [at_ms for at_ms in found if window[0] < at_ms < window[1]]
+
+
 _Rule = tuple[set[int], int, int]  # weekdays (0: Monday), minutes of the day: from, to
 
 

@@ -43,7 +43,7 @@ def _moment(history: Any, text: str | None, what: str) -> int | None:
     return ms
 
 
-def _note_cut(wanted: int | None, known_at: int) -> None:
+def note_cut(wanted: int | None, known_at: int) -> None:
     from queries.output import say
     from queries.times import iso
 
@@ -122,7 +122,7 @@ def at(
                 click.echo(json_line(reply_json(Reply(thing, at_ms, known_ms, None, error))))
                 return error.exit_code
             raise
-    _note_cut(known_ms, answer.known_at)
+    note_cut(known_ms, answer.known_at)
     if aws is not None:
         click.echo(aws_json(answer, version=2 if aws == "v2" else 1))
     elif as_json:
@@ -287,7 +287,7 @@ def explain(
         at_ms = _moment(history, time, "at")
         known_ms = _moment(history, known_at, "known at")
         why = history.explain(thing, at_ms, known_at=known_ms, by_client=by_client)
-    _note_cut(known_ms, why.answer.known_at)
+    note_cut(known_ms, why.answer.known_at)
     click.echo(json_line(explanation_json(why)) if as_json else explanation_words(why))
     return 0
 

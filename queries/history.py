@@ -20,8 +20,10 @@ from queries.many import BATCH, Many
 from queries.many import Question as Question
 from queries.many import Reply as Reply
 from queries.many import Time as Time
+from queries.standing import Standing, check_begun, check_heard_of, standings
+from queries.takeovers import Taken, takeovers_in
 from queries.times import day_of, milliseconds_of, parse_time, read_zone
-from queries.uptime import Policy, Thing, reckon, stretches_of
+from queries.uptime import Policy, Thing, ThingTime, reckon, stretches_of
 from store.answer import (
     Answer,
     Asker,
@@ -138,6 +140,11 @@ class History:
         with self._asking(time) as (_, known_ms):
             return known_ms
 
+    def check_begun(self, at: Time, *, known_at: Time | None = None) -> None:
+        """Refuse an instant before the store's history begins, or before what a purge left. Raises IndexNotReady."""
+        with self._asking(known_at) as (asker, known_ms):
+            check_begun(asker, self.milliseconds(at), known_ms)
+
     @contextmanager
     def _asking(self, known_at: Time | None = None) -> Iterator[tuple[Asker, int]]:
         """Hold one snapshot; gives the asker, and the moment of learning cut to the watermark."""
@@ -215,7 +222,7 @@ class History:
         """
         with self._asking(known_at) as (asker, known_ms):
             watched = asker.watched(known_ms)
-            for name, as_client in self._names(asker, by_client=by_client):
+            for name, as_client in self._names(asker, known_ms, by_client=by_client):
                 try:
                     for client_id, cut in self._timelines(asker, name, None, None, known_ms, as_client):
                         thing_name = name if is_legal(name) else None
@@ -224,12 +231,12 @@ class History:
                 except ResourceNotFound:
                     continue  # nobody knew of it then
 
-    def _names(self, asker: Asker, *, by_client: bool) -> list[tuple[str, bool]]:
-        """List whom to ask for: `(name, whether it is a client's id)`."""
+    def _names(self, asker: Asker, known_at: int, *, by_client: bool) -> list[tuple[str, bool]]:
+        """List whom to ask for: `(name, whether it is a client's id)`; of some nobody may have known then."""
         if by_client:
             return sorted((row[0], True) for row in asker.rows("all_clients", realm=asker.realm))
         names = {(row[0], False) for row in asker.rows("things", realm=asker.realm) if is_legal(row[0])}
-        for (client_id,) in asker.rows("own_names", realm=asker.realm):
+        for (client_id,) in asker.rows("own_names", realm=asker.realm, known_at=known_at):
             names.add((client_id, not is_legal(client_id)))
         return sorted(names)
 
@@ -286,37 +293,102 @@ class History:
         ResourceNotFound for a name of `names` that was never heard of.
         """
         from_ms, to_ms = map(self.milliseconds, window)
-        if to_ms <= from_ms:
-            raise UsageError("The window ends before it begins; --from must be earlier than --to.")
         reach_ms = max((policy.reach_ms for policy in policies), default=0)
+        told = self.stretches(
+            (from_ms, to_ms), names=names, known_at=known_at, described=described, reach_ms=reach_ms
+        )
+        for each in told:
+            reckoned = [reckon(each.stretches, policy, (from_ms, to_ms)) for policy in policies]
+            yield Thing(each.thing_name, each.client_id, each.registry, reckoned)
+
+    def stretches(
+        self,
+        window: tuple[Time, Time],
+        *,
+        names: Sequence[str] | None = None,
+        known_at: Time | None = None,
+        described: bool = False,
+        reach_ms: int = 0,
+    ) -> Iterator[ThingTime]:
+        """Give the time of things in `[from_, to)` as stretches that tile it, by name; None: of all of them.
+
+        They tile `reach_ms` more on either side as well, as far as a purge left it. Else as `uptime`.
+        """
+        from_ms, to_ms = map(self.milliseconds, window)
         with self._asking(known_at) as (asker, known_ms):
-            asker.check_horizon(from_ms, known_ms)
+            wide = _wide(asker, from_ms, to_ms, known_ms, reach_ms)
             begun_ms = asker.begins_ms(known_ms)
             watched = asker.watched(known_ms)
-            wide = max(from_ms - reach_ms, asker.care.horizon_ms), to_ms + reach_ms
-            asked = (
-                self._names(asker, by_client=False) if names is None else [(name, False) for name in names]
-            )
-            for name, as_client in asked:
-                spoken: list[str] = []
-                found: list[Period] = []
-                try:
-                    for client_id, cut in self._timelines(asker, name, *wide, known_ms, as_client):
-                        spoken.append(client_id)
-                        found += cut.periods(watched)
-                except ResourceNotFound:
-                    if names is not None:
-                        raise
-                    continue  # nobody knew of it then
+            for name, as_client, spoken in self._spoken(asker, names, wide, known_ms):
                 registry = None if as_client else asker.registry(name, known_ms, whole=described)
                 absent = [] if registry is None else registry.unregistered()
-                told = list(stretches_of(found, absent, begun_ms=begun_ms, window=wide, known_at=known_ms))
-                yield Thing(
-                    name if is_legal(name) else None,
-                    spoken[-1] if spoken else name,
-                    registry,
-                    [reckon(told, policy, (from_ms, to_ms)) for policy in policies],
-                )
+                found = [period for _, cut in spoken for period in cut.periods(watched)]
+                told = stretches_of(found, absent, begun_ms=begun_ms, window=wide, known_at=known_ms)
+                client_id = spoken[-1][0] if spoken else name
+                yield ThingTime(name if is_legal(name) else None, client_id, registry, list(told))
+
+    def _spoken(
+        self, asker: Asker, names: Sequence[str] | None, window: tuple[int, int], known_at: int
+    ) -> Iterator[tuple[str, bool, list[tuple[str, _Cut]]]]:
+        """Go through things, of those that are named or of all: who spoke for each in a window, and what was said.
+
+        Gives `(name, whether it is a client's id, [(client_id, its part)])`. Raises ResourceNotFound for a name of
+        `names` that was never heard of.
+        """
+        asked = [(name, False) for name in names or ()]
+        if names is None:
+            asked = self._names(asker, known_at, by_client=False)
+        for name, as_client in asked:
+            try:
+                spoken = list(self._timelines(asker, name, *window, known_at, as_client))
+                if not any(cut.rows for _, cut in spoken):
+                    check_heard_of(asker, name, known_at, by_client=as_client)
+            except ResourceNotFound:
+                if names is not None:
+                    raise
+                continue  # nobody knew of it then
+            yield name, as_client, spoken
+
+    def takeovers(
+        self,
+        window: tuple[Time, Time],
+        *,
+        names: Sequence[str] | None = None,
+        known_at: Time | None = None,
+    ) -> Iterator[Taken]:
+        """List the takeovers in `[from_, to)` of each client that spoke for a thing, by the thing's name.
+
+        None: of all things; clients without a takeover are left out. One snapshot. Raises as `uptime` does.
+        """
+        from_ms, to_ms = map(self.milliseconds, window)
+        with self._asking(known_at) as (asker, known_ms):
+            wide = _wide(asker, from_ms, to_ms, known_ms, reach_ms=1)  # what held just before
+            watched = asker.watched(known_ms)
+            for name, _, spoken in self._spoken(asker, names, wide, known_ms):
+                told: dict[str, list[Period]] = {}
+                for client_id, cut in spoken:
+                    told.setdefault(client_id, []).extend(cut.periods(watched))
+                for client_id, found in told.items():
+                    stretches = stretches_of(found, [], begun_ms=None, window=wide, known_at=known_ms)
+                    taken = takeovers_in(asker, client_id, list(stretches), (from_ms, to_ms), known_ms)
+                    if taken:
+                        yield Taken(name if is_legal(name) else None, client_id, taken)
+
+    def snapshot(self, at: Time, *, known_at: Time | None = None) -> Iterator[Standing]:
+        """Answer for every thing at an instant, as `at` would, by name; with what each was registered as.
+
+        One snapshot; memory: the names. Raises InvalidRequest for the future, IndexNotReady before the store's history
+        begins, or before what a purge left.
+        """
+        at_ms = self.milliseconds(at)
+        with self._asking(known_at) as (asker, known_ms):
+            yield from standings(
+                asker,
+                self._names(asker, known_ms, by_client=False),
+                at_ms,
+                known_at=known_ms,
+                now_ms=self._clock(),
+            )
 
     def registry(self, thing_name: str, *, known_at: Time | None = None) -> Registry:
         """Give the lifetimes of a thing's name, with type, groups and attributes over time (store/registry.py).
@@ -477,6 +549,14 @@ def _cut(asker: Asker, client_no: int, from_ms: int | None, to_ms: int | None, k
         if after is not None:
             beyond = rows[-1]._replace(at_ms=after[0], proved_from_ms=after[1])
     return _Cut(rows, beyond, from_ms, to_ms)
+
+
+def _wide(asker: Asker, from_ms: int, to_ms: int, known_at: int, reach_ms: int) -> tuple[int, int]:
+    """Widen a window by what is looked at beyond it. Raises UsageError, IndexNotReady."""
+    if to_ms <= from_ms:
+        raise UsageError("The window ends before it begins; --from must be earlier than --to.")
+    asker.check_horizon(from_ms, known_at)
+    return max(from_ms - reach_ms, asker.care.horizon_ms), to_ms + reach_ms
 
 
 def _latest(a: int | None, b: int | None) -> int | None:

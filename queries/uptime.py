@@ -25,7 +25,7 @@ from itertools import groupby, pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
-from store.certainty import Period, merged
+from store.certainty import Period, Seen, merged
 from store.model import Certainty, State
 from store.registry import Registry
 
@@ -54,7 +54,7 @@ class Stretch(NamedTuple):
     """A stretch of one thing's time, `[from_ms, to_ms)`.
 
     `reason` is that of the disconnect where it counts as disconnected. `turn`: the answer changed at `from_ms` (else it
-    only became more or less sure, or is cut there).
+    only became more or less sure, or is cut there). `seen`: the transition in force, where the state is known.
     """
 
     from_ms: int
@@ -63,6 +63,16 @@ class Stretch(NamedTuple):
     observed: bool
     reason: str | None = None
     turn: bool = False
+    seen: Seen | None = None
+
+
+class ThingTime(NamedTuple):
+    """A thing's time as it is told, not yet counted by any policy: stretches that tile a window."""
+
+    thing_name: str | None
+    client_id: str  # that spoke for it last
+    registry: Registry | None
+    stretches: Sequence[Stretch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +100,7 @@ class Outage(NamedTuple):
     begins: bool  # its beginning was seen in the window
     ends: bool  # ... and its end
     observed: bool  # all of it was
+    began: Seen | None = None  # the transition that it began with, where its beginning was seen
 
 
 @dataclass(slots=True)
@@ -323,14 +334,16 @@ def _outage(before: Run | None, run: Run, after: Run | None, window: Span, exclu
     if not counts:
         return None
     known = Counted.CONNECTED
+    begins = before is not None and before[0].counted is known and window[0] <= run[0].from_ms
     return Outage(
         from_ms=parts[0].from_ms,
         to_ms=parts[-1].to_ms,
         reason=parts[0].reason,
         down_ms=sum(one.to_ms - one.from_ms for one in counts),
-        begins=before is not None and before[0].counted is known and window[0] <= run[0].from_ms,
+        begins=begins,
         ends=after is not None and after[0].counted is known and run[-1].to_ms < window[1],
         observed=all(part.observed for part in parts),
+        began=run[0].seen if begins else None,
     )
 
 
@@ -391,7 +404,9 @@ def stretches_of(
     for each in _tiled(periods, begun_ms, window, known_at):
         for part in gone.cut(each):
             if part.counted is Counted.EXCLUDED:
-                part = part._replace(counted=Counted.NOT_REGISTERED, observed=False, reason=None, turn=False)
+                part = part._replace(
+                    counted=Counted.NOT_REGISTERED, observed=False, reason=None, turn=False, seen=None
+                )
             yield part
 
 
@@ -437,4 +452,4 @@ def _stretch(period: Period, from_ms: int, to_ms: int, *, turn: bool) -> Stretch
         return Stretch(from_ms, to_ms, Counted.UNKNOWN, observed=False, turn=turn)
     counted = _STATES[seen.state]
     reason = seen.reason if counted is Counted.DISCONNECTED else None
-    return Stretch(from_ms, to_ms, counted, period.certainty is Certainty.OBSERVED, reason, turn)
+    return Stretch(from_ms, to_ms, counted, period.certainty is Certainty.OBSERVED, reason, turn, seen)

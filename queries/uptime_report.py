@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from queries.times import iso
 from queries.uptime import Account, Outage, Policy, Reckoned, Span, Thing, Verdict, account, split, verdict
 
 EXPLAINED = 0.8  # of the down time: by how few it is explained
@@ -118,7 +117,6 @@ class Report:
     """What to report, and of what: `rows` goes through the things."""
 
     window: Span
-    known_at: int
     policies: Sequence[NamedPolicy]
     group_by: GroupBy | None = None
     target: float | None = None
@@ -196,18 +194,9 @@ class Report:
             row |= slo(sums, self.target)
         return row
 
-    def receipt(self, version: str, again: str) -> dict[str, Any]:
-        """Say what the report is about, and how to have it again."""
-        return {
-            "report": "uptime",
-            "from": iso(self.window[0]),
-            "to": iso(self.window[1]),
-            "knownAt": iso(self.known_at),
-            "policies": {each.name: each.said for each in self.policies},
-            "target": self.target,
-            "version": version,
-            "again": again,
-        }
+    def said(self) -> dict[str, Any]:
+        """Say what the report is about, its window apart."""
+        return {"policies": {each.name: each.said for each in self.policies}, "target": self.target}
 
 
 def slo(sums: Account, target: float) -> dict[str, Any]:

@@ -106,7 +106,7 @@ _STATEMENTS: dict[str, str] = {
     "own_names": """
         SELECT c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
         WHERE r.name = :realm AND c.client_no NOT IN (
-            SELECT e.client_no FROM evidence e WHERE e.thing_no IS NOT NULL
+            SELECT e.client_no FROM evidence e WHERE e.thing_no IS NOT NULL AND e.known_at <= :known_at
         )
     """,
     "sessions": """
@@ -118,6 +118,13 @@ _STATEMENTS: dict[str, str] = {
         SELECT e.at_ms, e.kind, e.known_at, e.claimed_at, o.text, e.session, e.version, w.text
         FROM evidence e JOIN texts o ON o.text_no = e.source_no LEFT JOIN texts w ON w.text_no = e.reason_no
         WHERE e.at_ms = :at_ms AND e.client_no = :client_no AND e.known_at <= :known_at ORDER BY e.known_at
+    """,
+    # Who connected: the principal and the address that a connect bore.
+    "holder": """
+        SELECT p.text, i.text FROM evidence e
+        LEFT JOIN texts p ON p.text_no = e.principal_no LEFT JOIN texts i ON i.text_no = e.ip_no
+        WHERE e.at_ms = :at_ms AND e.client_no = :client_no AND e.kind = 1 AND e.known_at <= :known_at
+        ORDER BY e.digest
     """,
     # Served by the primary key of checks.
     "checks_about": """

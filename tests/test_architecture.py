@@ -34,6 +34,9 @@ PURE: dict[str, set[str]] = {
     "store/certainty.py": {"store.model"},
     "store/registry.py": {"store.model"},
     "queries/uptime.py": {"store.model", "store.certainty", "store.registry"},
+    "queries/difference.py": {"queries.uptime"},
+    "queries/flapping.py": {"queries.uptime", "store.model", "store.errors"},
+    "queries/series.py": {"queries.uptime"},
     "queries/times.py": {"store.model", "store.errors"},
 }
 

@@ -379,7 +379,8 @@ def test_a_report_says_what_the_point_answers_say(store_url: str, rng: random.Ra
             for thing in list(opened.uptime(window, [PLAIN], known_at=known_at)):
                 (reckoned,) = thing.reckoned
                 assert thing.thing_name is not None
-                for at_ms in rng.choices(range(*window), k=15) + rng.choices(stamps, k=5):
+                begins = [one.from_ms for one in reckoned.stretches[:3]]  # some are of before it was heard of
+                for at_ms in rng.choices(range(*window), k=15) + rng.choices(stamps, k=5) + begins:
                     each = next(one for one in reckoned.stretches if one.from_ms <= at_ms < one.to_ms)
                     seen.add(each.counted)
                     try:
