@@ -66,8 +66,13 @@ def test_periods_show_what_checks_prove(store_url: str, rng: random.Random) -> N
 def test_periods_of_a_window_tile_it_where_checks_prove_a_part(store_url: str) -> None:
     """What a check proves before the end of a window is listed once, whatever follows the window."""
     minute = 60_000
-    told = [connect(T0), observed(said_connected(T0 + 10 * minute, T0)), disconnect(T0 + 60 * minute)]
-    ingest(store_url, [[Learned(each, 0) for each in told]])
+    checked = observed(said_connected(T0 + 10 * minute, T0))
+    told = [
+        Learned(connect(T0), 0),
+        Learned(checked, 1),
+        Learned(disconnect(T0 + 60 * minute), 2),
+    ]
+    ingest(store_url, [told])
     with open_history(store_url, clock=lambda: NOW) as history:
         for to_ms in (T0 + 5 * minute, T0 + 30 * minute, T0 + 90 * minute):
             found = [one.period for one in history.periods("pump-17", to=to_ms)]
