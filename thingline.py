@@ -94,6 +94,7 @@ def command_line() -> Any:
     from queries.commands import COMMANDS as ASKING
     from queries.coverage_command import COMMANDS as COVERING
     from queries.registry_command import COMMANDS as REGISTERING
+    from queries.sql_command import COMMANDS as SELECTING
     from queries.uptime_command import COMMANDS as COUNTING
 
     group = click.Group(
@@ -115,6 +116,7 @@ def command_line() -> Any:
         *COVERING,
         *REGISTERING,
         *COUNTING,
+        *SELECTING,
         *SIMULATING,
         *CARING,
         *SETTING_UP,

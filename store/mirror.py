@@ -48,6 +48,14 @@ def mirror_path(url: URL) -> Path:
     return Path(cache) / "thingline" / f"{name}.duckdb"
 
 
+def mirrored_at(path: Path) -> int | None:
+    """Tell as known at which moment a mirror is; None where there is none."""
+    from store import columnar
+
+    held = columnar.mirrored(path) if path.exists() else None
+    return None if held is None or held[0].get("format") != FORMAT else held[0]["known_at"]
+
+
 def drop_mirror(url: URL) -> None:
     """Delete a store's mirror, where there is one at its usual place: it holds names."""
     path = mirror_path(url)

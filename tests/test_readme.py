@@ -35,7 +35,7 @@ def shell(script: str, folder: Path, *, timeout_s: float = 60) -> subprocess.Com
     )
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/certainty.md", "docs/uptime.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/certainty.md", "docs/sql.md", "docs/uptime.md"])
 def test_what_a_page_shows_is_what_it_prints(tmp_path: Path, page: str) -> None:
     blocks = re.findall(r"```console\n(.*?)```", (HOME / page).read_text(), re.DOTALL)
     assert blocks
