@@ -91,7 +91,7 @@ def _refreshed(store: Store, path: Path, say: Callable[[str], None]) -> Mirrored
                 signature = driver.execute("SELECT pg_current_snapshot()::text").fetchone()[0]
             mark = {
                 "format": FORMAT,
-                "version": f"{SCHEMA_REVISION}",
+                "revision": SCHEMA_REVISION,
                 "known_at": known_at,
                 "signature": signature,
                 "horizon_ms": asker.care.horizon_ms,
@@ -123,7 +123,7 @@ def _refreshed(store: Store, path: Path, say: Callable[[str], None]) -> Mirrored
 
 def _goes_on(held: dict[str, Any], mark: dict[str, Any]) -> bool:
     """Tell whether a mirror can be brought up to date by what changed."""
-    same = ("format", "version", "horizon_ms", "known_horizon_ms", "forgotten")
+    same = ("format", "revision", "horizon_ms", "known_horizon_ms", "forgotten")
     return held["known_at"] <= mark["known_at"] and all(held.get(name) == mark[name] for name in same)
 
 
@@ -152,7 +152,7 @@ def _load(
     told = sorted(no for no in reasons if no is not None)
     _write(folder, "reasons", ((no, reader.reason(no)) for no in told))
     _write(folder, "sessions", reader.sessions(changed.sessions))
-    _write(folder, "clients", reader.clients())
+    _write(folder, "clients", reader.clients)
     _write(folder, "speakers", reader.speakers(mark["horizon_ms"]))
     _write(folder, "mark", [tuple(mark.values())])
     return columnar.load(new, folder, whole=whole) == reader.fingerprint()

@@ -10,6 +10,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -151,7 +152,7 @@ class Reader:
 
     def everything(self) -> Changed:
         """Read all there is."""
-        numbers = [row[0] for row in self.clients()]
+        numbers = [row[0] for row in self.clients]
         return Changed([(no, -EVER_MS) for no in numbers], self.since(self._known_at, []).unsettled, numbers)
 
     def since(self, since: int, unsettled: Iterable[Pair]) -> Changed:
@@ -176,7 +177,7 @@ class Reader:
 
     def _swept(self, since: int) -> list[Pair]:
         """List the clients that a sweep found as they had been, and the transition that it confirms."""
-        newest = max((row[0] for row in self.clients()), default=0)
+        newest = self.clients[-1][0] if self.clients else 0
         blocks = [(block_no, since) for block_no in range(newest // BLOCK + 1)]
         asked = {
             block_no * BLOCK + slot
@@ -263,13 +264,14 @@ class Reader:
             cursor_ms = to_ms
         return [*found, (cursor_ms, EVER_MS, 0)]
 
+    @cached_property
     def clients(self) -> list[Row]:
-        """Give `(client_no, realm, client_id)` of all clients."""
+        """Give `(client_no, realm, client_id)` of all clients, ascending."""
         return self._rows("clients")
 
     def speakers(self, horizon_ms: int) -> Iterator[Speaker]:
         """List which client speaks for which thing when, after a horizon; every client that bears no other's name."""
-        clients = self.clients()
+        clients = self.clients
         ids = {client_no: client_id for client_no, _, client_id in clients}
         own = {(realm, client_id): client_no for client_no, realm, client_id in clients}
         borne: dict[int, list[Pair]] = defaultdict(list)

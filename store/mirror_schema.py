@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from store.schema import RULES
 
-FORMAT = 1  # of the mirror; another one is built anew
+FORMAT = 1  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
 
 EVER_MS = 1 << 62
 OBSERVED, INFERRED, UNKNOWN = 2, 1, 0  # kept.stretches.certainty
@@ -68,7 +68,7 @@ NAMES: dict[str, dict[str, str]] = {
     "reasons": {"reason_no": "INTEGER", "reason": "VARCHAR"},
     "mark": {
         "format": "INTEGER",
-        "version": "VARCHAR",  # of thingline, whose rules cut the stretches
+        "revision": "VARCHAR",  # of the store's schema
         "known_at": "BIGINT",
         "signature": "VARCHAR",  # of the state of the store that was read
         "horizon_ms": "BIGINT",
@@ -210,7 +210,7 @@ VIEWS = (
     CREATE VIEW horizon AS SELECT horizon_ms AS from_ms FROM kept.mark
     """,
     f"""
-    CREATE VIEW mirror AS SELECT {time("known_at")} AS known_time, known_at AS known_ms, version FROM kept.mark
+    CREATE VIEW mirror AS SELECT {time("known_at")} AS known_time, known_at AS known_ms FROM kept.mark
     """,
 )
 

@@ -138,17 +138,18 @@ def watches(*spans: tuple[int, int]) -> list[Learned]:
 
 def test_it_says_what_the_store_says_after_every_refresh(store_url: str, rng: random.Random) -> None:
     """Late events, corrections, checks, sweeps, things that change their clients, and hours when nobody listened."""
-    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 25))
     items = check_laws.learned(told, range(NOW - len(told), NOW))
     most = len(items) * 9 // 10
-    batches = [items[:most], *cut(rng, items[most:], len(items) // 20)][:4]
+    batches = [items[:most], *cut(rng, items[most:], len(items) // 20)][:3]
     batches.append([*watches((0, 2), (1, 3), (10, 10), (20, 5), (500, 4_000))])
     built = []
     for batch in batches:
         check_laws.ingest(store_url, [batch])
         mirror = refreshed(store_url)
         built.append(mirror.built)
-        assert_as_the_store(store_url, mirror)
+        assert periods_of(mirror) == periods_of_python(store_url)
+    assert_as_the_store(store_url, mirror)
     assert built == [True] + [False] * (len(batches) - 1)
     assert refreshed(store_url) == Mirrored(mirror.path, mirror.known_at, built=False, clients=0)
     assert {row[7] for row in periods_of(mirror)} == {"observed", "inferred", "unknown"}
@@ -172,7 +173,7 @@ def test_a_refresh_reads_the_clients_that_changed(store_url: str) -> None:
 
 
 def test_uptime_is_that_of_the_accounting(store_url: str, rng: random.Random) -> None:
-    told = check_laws.in_turn(rng, check_laws.histories(rng, 80))
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
     check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
     write(store_url, watches((0, 2), (10, 10), (500, 4_000), (9_000, 20_000)))
     mirror = refreshed(store_url)
@@ -200,7 +201,7 @@ def test_uptime_is_that_of_the_accounting(store_url: str, rng: random.Random) ->
 
 
 def test_connectivity_at_an_instant_is_what_at_answers(store_url: str, rng: random.Random) -> None:
-    told = check_laws.in_turn(rng, check_laws.histories(rng, 60))
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
     check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
     write(store_url, watches((0, 2), (10, 10), (500, 4_000)))
     mirror = refreshed(store_url)
@@ -222,7 +223,7 @@ def test_connectivity_at_an_instant_is_what_at_answers(store_url: str, rng: rand
 
 
 def test_what_is_purged_or_forgotten_leaves_the_mirror(store_url: str, rng: random.Random) -> None:
-    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 20))
     items = check_laws.learned(told, range(NOW - len(told), NOW))
     write(store_url, [*items, Learned(connect(T0, session="x", version=0, client_id="secret"), 0)])
     refreshed(store_url)
