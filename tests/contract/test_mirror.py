@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import Any
 
 import duckdb
 import pytest
+import sqlalchemy as sa
 
 from ingest.forget import forget
 from ingest.purge import purge
@@ -18,7 +20,7 @@ from ingest.writer import Writer
 from queries.history import open_history
 from queries.output import period_json
 from queries.times import iso
-from queries.uptime import Policy, account
+from queries.uptime import Policy, account, reckon, stretches_of
 from store.engine import open_reader, open_writer, parse_url
 from store.errors import IndexNotReady, StoreUnreachable
 from store.mirror import Mirrored, drop_mirror, mirror_path, refresh
@@ -241,6 +243,9 @@ def test_what_is_purged_or_forgotten_leaves_the_mirror(store_url: str, rng: rand
         with pytest.raises(duckdb.Error, match="purged"):
             asked(mirror, query, iso(horizon_ms - 1))
         asked(mirror, query, iso(horizon_ms))
+    if not store_url.startswith("sqlite"):
+        with pytest.raises(StoreUnreachable, match="purged"):
+            rows(store_url, "SELECT * FROM connectivity_at(CAST(:at AS timestamptz))", at=iso(horizon_ms - 1))
     drop_mirror(parse_url(store_url))
     assert not mirror.path.exists()
 
@@ -299,3 +304,60 @@ def test_names_that_are_hostile_are_kept_as_they_are(sqlite_store_url: str) -> N
         refreshed(sqlite_store_url), "SELECT client_id, session_identifier, disconnect_reason FROM sessions"
     )
     assert sorted(found) == sorted((name, name, name) for name in ids)
+
+
+def test_the_functions_of_postgresql_say_the_same_of_clients(
+    postgres_store_url: str, rng: random.Random
+) -> None:
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
+    check_laws.ingest(postgres_store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
+    write(postgres_store_url, watches((0, 2), (10, 10), (500, 4_000)))
+    with open_history(postgres_store_url, clock=lambda: NOW) as history:
+        known_at = history.known_at()
+        periods = defaultdict(list)
+        for told_of in history.all_periods(by_client=True):
+            periods[told_of.client_id].append(told_of.period)
+        begun_ms = min(event.at_ms for event in told if isinstance(event, Event))
+        begun_ms = min(begun_ms, T0)  # which is watched
+        at_ms = T0 + rng.randint(0, 3 * DAY_MS)
+        for window in ((T0 - 2 * DAY_MS, at_ms), (at_ms, NOW + 9)):
+            wanted = []
+            for client_id, own in periods.items():
+                cut_up = stretches_of(own, [], begun_ms=begun_ms, window=window, known_at=known_at)
+                sums = account(reckon(cut_up, Policy(), window))
+                wanted.append(
+                    (
+                        client_id,
+                        sums.connected_ms,
+                        sums.disconnected_ms,
+                        sums.unknown_ms,
+                        sums.not_registered_ms,
+                        sums.availability,
+                        sums.availability_low,
+                        sums.availability_high,
+                    )
+                )
+            query = (
+                "SELECT client_id, connected_ms, disconnected_ms, unknown_ms, not_registered_ms, availability,"
+                " availability_low, availability_high"
+                " FROM uptime(CAST(:low AS timestamptz), CAST(:high AS timestamptz))"
+                " WHERE client_id = ANY(:own)"
+            )
+            found = rows(
+                postgres_store_url, query, low=iso(window[0]), high=iso(window[1]), own=list(periods)
+            )
+            assert sorted(found) == sorted(wanted)
+        query = (
+            "SELECT client_id, state, timestamp_ms, disconnect_reason, certainty, not_before_ms, not_after_ms"
+            " FROM connectivity_at(CAST(:at AS timestamptz)) ORDER BY 1"
+        )
+        for client_id, *row in rows(postgres_store_url, query, at=iso(at_ms)):
+            answer = history.at(client_id, at_ms, by_client=True)
+            state = {True: "connected", False: "disconnected", None: "unknown"}[answer.connected]
+            said = [state, answer.timestamp_ms, answer.disconnect_reason, answer.certainty.value]
+            assert row == [*said, answer.not_before_ms, answer.not_after_ms]
+    one = "SELECT * FROM connectivity_at(now()) WHERE client_id = 'client-7'"
+    with open_reader(parse_url(postgres_store_url)) as store, store.engine.connect() as connection:
+        connection.execute(sa.text("SET enable_seqscan = off"))
+        plan = [row[0] for row in connection.execute(sa.text(f"EXPLAIN {one}"))]
+    assert not [step for step in plan if "Function Scan" in step], plan  # it is put into the query
