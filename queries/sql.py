@@ -92,7 +92,8 @@ class Session:
 
         def interrupt() -> None:
             expired.append(True)
-            self._tell({"interrupt": True})
+            if self._process is process:
+                self._tell({"interrupt": True})
 
         timers = []
         if timeout_s is not None:

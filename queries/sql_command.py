@@ -192,9 +192,13 @@ def _flat(value: Any) -> Any:
 
 
 def _table(result: Result) -> Iterable[str]:
-    from queries.output import say
+    from queries.output import safe, say
     from queries.tables import table_lines
 
+    if result.columns == ["explain_key", "explain_value"]:
+        for _, drawn in result.rows:
+            yield from map(safe, drawn.splitlines())
+        return
     rows = list(islice(result.rows, SHOWN))
     cells = [[_cell(value) for value in row] for row in rows]
     yield from table_lines(result.columns, cells, left=len(result.columns))

@@ -126,6 +126,10 @@ def test_values_of_every_kind_are_told(ask: Run) -> None:
     }
 
 
+def test_a_plan_is_drawn(ask: Run) -> None:
+    assert "Projection" in ask("EXPLAIN SELECT 1").out.splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -265,6 +269,7 @@ ESCAPES = (
     "PRAGMA enable_profiling",
     "PRAGMA profiling_output = 'TMP/out'",
     "CALL enable_logging()",
+    "SELECT * FROM enable_logging()",
     "CREATE SECRET s (TYPE s3)",
     "SELECT * FROM duckdb_secrets()",
     "SELECT getenv('HOME')",
