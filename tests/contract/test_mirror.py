@@ -283,6 +283,18 @@ def test_readers_go_on_while_it_is_refreshed_by_several(small: str) -> None:
     assert sorted(left) == ["store.db.duckdb", "store.db.duckdb.lock"]
 
 
+def test_what_a_killed_refresh_left_is_cleared(small: str) -> None:
+    mirror = refreshed(small)
+    mirror.path.with_name("store.db.duckdb.new").write_bytes(b"half")
+    folder = mirror.path.with_name("store.db.duckdb.rows")
+    folder.mkdir()
+    (folder / "timeline.csv").write_text("half")
+    assert asked(mirror, "SELECT count(*) FROM current_status") == [(2,)]  # others read on
+    write(small, [Learned(disconnect(T0 + 9_000, session="s", version=0), 0)])
+    assert asked(refreshed(small), "SELECT count(*) FROM outages") == [(1,)]
+    assert sorted(mirror.path.parent.glob("*.duckdb.*")) == [mirror.path.with_name("store.db.duckdb.lock")]
+
+
 def test_only_those_may_read_it_who_may_read_the_store(small: str, tmp_path: Path) -> None:
     (tmp_path / "store.db").chmod(0o600)
     assert refreshed(small).path.stat().st_mode & 0o777 == 0o600
