@@ -97,6 +97,7 @@ def command_line() -> Any:
     from queries.registry_command import COMMANDS as REGISTERING
     from queries.series_command import COMMANDS as DRAWING
     from queries.snapshot_commands import COMMANDS as STANDING
+    from queries.sql_command import COMMANDS as SELECTING
     from queries.takeover_command import COMMANDS as TAKING
     from queries.uptime_command import COMMANDS as COUNTING
 
@@ -123,6 +124,7 @@ def command_line() -> Any:
         *FALLING,
         *TAKING,
         *DRAWING,
+        *SELECTING,
         *SIMULATING,
         *CARING,
         *SETTING_UP,

@@ -196,12 +196,14 @@ def forget(thing: str, by_client: bool, yes: bool, url: str | None, realm: str, 
     import json
 
     from ingest.forget import forget as forget_device
+    from store.mirror import drop_mirror
 
     place = existing(url)
     if not yes:
         click.confirm(f"Forget {thing!r} in {masked(place)}? It cannot be undone.", abort=True, err=True)
     with open_writer(place) as store:
         done = forget_device(store, thing, realm=realm, by_client=by_client)
+    drop_mirror(place)
     if as_json:
         click.echo(json.dumps(done.as_json()))
     else:

@@ -547,7 +547,10 @@ def _cut(asker: Asker, client_no: int, from_ms: int | None, to_ms: int | None, k
     if to_ms is not None and rows:
         after = asker.after(client_no, to_ms - 1, known_at)
         if after is not None:
-            beyond = rows[-1]._replace(at_ms=after[0], proved_from_ms=after[1])
+            # Only as where the last stretch ends: what checks prove of that one is not of what follows.
+            beyond = rows[-1]._replace(
+                at_ms=after[0], proved_from_ms=after[1], confirmed_from_ms=None, confirmed_until_ms=None
+            )
     return _Cut(rows, beyond, from_ms, to_ms)
 
 

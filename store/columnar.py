@@ -1,10 +1,13 @@
-"""Columns: the only importer of DuckDB, which commands that do not need it never load."""
+"""Columns: Parquet files, and the file of the mirror. Imports DuckDB, which commands that do not need it never load."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+from store.mirror_schema import FINGERPRINT, GROWING, MACROS, NAMES, NUMBERS, VIEWS
 
 DOUBLE = '"'
 
@@ -33,3 +36,77 @@ def write_parquet(path: Path, types: Types, lines: Iterable[str]) -> None:
 
 def _quoted(text: str, mark: str = "'") -> str:
     return mark + text.replace(mark, 2 * mark) + mark
+
+
+# --- The mirror: store/mirror.py decides what is loaded ----------------------------------------------------
+
+
+def mirrored(path: Path) -> tuple[dict[str, Any], list[tuple[int, int]]] | None:
+    """Give the mark of a mirror, and what was unsettled then; None where there is none that can be read."""
+    import duckdb
+
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            cursor = connection.execute("SELECT * FROM kept.mark")
+            names = [column[0] for column in cursor.description or ()]
+            (row,) = cursor.fetchall()
+            unsettled = connection.execute("SELECT client_no, from_ms FROM kept.unsettled").fetchall()
+    except (duckdb.Error, ValueError):
+        return None  # absent, damaged, of another form: it is built anew
+    return dict(zip(names, row, strict=True)), unsettled
+
+
+def load(path: Path, folder: Path, *, whole: bool) -> tuple[int, int]:
+    """Load files of rows into a mirror, a new one where `whole`; gives the fingerprint of its timelines.
+
+    What is kept of the clients in `changed` from their instants on is replaced, and the sessions of those in
+    `sessions_changed`. The mirror is nobody else's yet.
+    """
+    import duckdb
+
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("SET enable_progress_bar = false; SET preserve_insertion_order = true")
+        connection.execute("BEGIN")
+        if whole:
+            connection.execute("CREATE SCHEMA kept")
+            for table, columns in (NUMBERS | NAMES).items():
+                listed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+                connection.execute(f"CREATE TABLE kept.{table} ({listed})")
+            for statement in (*VIEWS, *MACROS):
+                connection.execute(statement)
+        for table in NUMBERS | NAMES:
+            if table not in GROWING:
+                connection.execute(f"DELETE FROM kept.{table}")
+        _fill(connection, folder, ("changed", "sessions_changed"))
+        if not whole:
+            for table in ("timeline", "stretches"):
+                connection.execute(
+                    f"DELETE FROM kept.{table} t USING kept.changed c"
+                    " WHERE t.client_no = c.client_no AND t.at_ms >= c.from_ms"
+                )
+            connection.execute(
+                "DELETE FROM kept.sessions t USING kept.sessions_changed c WHERE t.client_no = c.client_no"
+            )
+        _fill(connection, folder, [name for name in NUMBERS | NAMES if not name.endswith("changed")])
+        connection.execute("DELETE FROM kept.changed; DELETE FROM kept.sessions_changed")
+        count, number = connection.execute(f"SELECT {FINGERPRINT} FROM kept.timeline").fetchall()[0]
+        connection.execute("COMMIT")
+        connection.execute("CHECKPOINT")
+    return int(count), int(number or 0)
+
+
+def _fill(connection: Any, folder: Path, tables: Iterable[str]) -> None:
+    for table in tables:
+        columns = (NUMBERS | NAMES)[table]
+        file = folder / f"{table}.{'csv' if table in NUMBERS else 'ndjson'}"
+        if not file.exists() or not file.stat().st_size:
+            continue
+        told = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
+        source = (
+            f"read_csv({_quoted(str(file))}, columns = {{{told}}}, header = false, auto_detect = false, delim = ',',"
+            " quote = '', escape = '', nullstr = '')"
+            if table in NUMBERS
+            else f"read_json({_quoted(str(file))}, format = 'newline_delimited', columns = {{{told}}})"
+        )
+        new = " ANTI JOIN kept.reasons USING (reason_no)" if table == "reasons" else ""
+        connection.execute(f"INSERT INTO kept.{table} SELECT * FROM {source}{new}")

@@ -2,7 +2,8 @@
 
 ThinglineError
 |- UsageError           we were asked something malformed: unreadable time, unknown option value
-|  `- BadTime
+|  |- BadTime
+|  `- BadQuery          SQL that is not understood, asks for what it may not, or takes too long
 |- StoreError           the store cannot serve
 |  |- StoreMissing      there is none at that place
 |  |- StoreTooNew       written by a newer thingline
@@ -49,6 +50,12 @@ class BadTime(UsageError):
     """That is not a time. Give ISO 8601 with a zone, epoch ms or s, -2h, or "yesterday 03:12" with --tz."""
 
     slug = "bad-time"
+
+
+class BadQuery(UsageError):
+    """The SQL was not understood, does not only ask, or took too long; `DESCRIBE periods` tells the columns."""
+
+    slug = "bad-query"
 
 
 class StoreError(ThinglineError):

@@ -35,7 +35,10 @@ def shell(script: str, folder: Path, *, timeout_s: float = 60) -> subprocess.Com
     )
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/certainty.md", "docs/uptime.md", "docs/reports.md"])
+PAGES = ["README.md", *(f"docs/{page}.md" for page in ("certainty", "reports", "sql", "uptime"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_shows_is_what_it_prints(tmp_path: Path, page: str) -> None:
     blocks = re.findall(r"```console\n(.*?)```", (HOME / page).read_text(), re.DOTALL)
     assert blocks

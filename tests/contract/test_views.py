@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from queries.history import open_history
 from store.engine import open_reader, open_writer, parse_url
 from store.model import Learned, Watch
-from tests.builders import T0
+from tests.builders import T0, connect, disconnect, observed, said_connected
 from tests.property import test_check_laws as check_laws
 from tests.property.test_store_laws import NOW, histories, in_turn, ingest, learned
 
@@ -61,6 +61,23 @@ def test_periods_show_what_checks_prove(store_url: str, rng: random.Random) -> N
     assert found == in_python(store_url)
     query = "SELECT count(*) FROM stretches WHERE confirmed_ms IS NOT NULL AND confirmed_until_ms < end_ms"
     assert rows(store_url, query) > [(100,)]  # stretches of which checks prove a part
+
+
+def test_periods_of_a_window_tile_it_where_checks_prove_a_part(store_url: str) -> None:
+    """What a check proves before the end of a window is listed once, whatever follows the window."""
+    minute = 60_000
+    checked = observed(said_connected(T0 + 10 * minute, T0))
+    told = [
+        Learned(connect(T0), 0),
+        Learned(checked, 1),
+        Learned(disconnect(T0 + 60 * minute), 2),
+    ]
+    ingest(store_url, [told])
+    with open_history(store_url, clock=lambda: NOW) as history:
+        for to_ms in (T0 + 5 * minute, T0 + 30 * minute, T0 + 90 * minute):
+            found = [one.period for one in history.periods("pump-17", to=to_ms)]
+            edges = [found[0].from_ms, *(period.to_ms for period in found)]
+            assert edges == [*(period.from_ms for period in found), to_ms]
 
 
 def test_periods_know_when_nobody_was_watching(store_url: str, rng: random.Random) -> None:

@@ -1,0 +1,321 @@
+"""What the mirror reads of a store, in one snapshot: what changed since a moment of learning, and rows for its tables.
+
+Holds no DuckDB. How a timeline is cut into stretches is the rule of store/certainty.py, who speaks for a thing that of
+store/identity.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from store.answer import is_legal
+from store.asker import Asker
+from store.certainty import bounds_of, periods
+from store.identity import bindings
+from store.mirror_schema import EVER_MS, FINGERPRINT, INFERRED, OBSERVED, UNKNOWN
+from store.model import Certainty
+from store.packing import BLOCK, unpack_id, unpack_slots
+from store.schema import RULES
+from store.seeks import REASON, seen_from
+
+Row = tuple[Any, ...]
+Pair = tuple[int, int]  # a client's number, and the instant from which on it is read
+
+_BATCH = 1_000  # clients a statement
+_CERTAINTIES = {Certainty.OBSERVED: OBSERVED, Certainty.INFERRED: INFERRED, Certainty.UNKNOWN: UNKNOWN}
+
+_PAIRS = {
+    "sqlite": "(SELECT json_extract(value, '$[0]') AS client_no, json_extract(value, '$[1]') AS from_ms"
+    " FROM json_each(:pairs)) p",
+    "postgresql": "(SELECT CAST(j.value ->> 0 AS int) AS client_no, CAST(j.value ->> 1 AS bigint) AS from_ms"
+    " FROM json_array_elements(CAST(:pairs AS json)) j) p",
+}
+_VISIBLE = "x.recorded_at <= :known_at AND (x.superseded_at IS NULL OR x.superseded_at > :known_at)"
+_TOUCHED = "(x.recorded_at >= :since OR x.superseded_at >= :since)"
+_AT_LAST = "CASE WHEN x.recorded_at >= :known_at OR x.superseded_at >= :known_at THEN x.at_ms END"
+
+_STATEMENTS = {
+    # What was touched at the newest moment may be touched again at it, and rows of that very moment may vanish.
+    "transitions_changed": f"""
+        SELECT x.client_no, min(x.at_ms), min({_AT_LAST}) FROM transitions x WHERE {_TOUCHED} GROUP BY x.client_no
+    """,
+    "confirmations_changed": f"""
+        SELECT x.client_no, min(x.at_ms), min({_AT_LAST}) FROM confirmations x WHERE {_TOUCHED} GROUP BY x.client_no
+    """,
+    "sweeps": """
+        SELECT w.block_no, w.asked_ms, w.first_slot, w.slots FROM PAIRS CROSS JOIN sweeps w
+        WHERE w.block_no = p.client_no AND w.known_at >= p.from_ms
+    """,
+    "repeated": """
+        SELECT x.client_no, x.at_ms FROM confirmations x WHERE x.open_at IS NOT NULL AND x.superseded_at IS NULL
+    """,
+    "sessions_changed": "SELECT DISTINCT e.client_no FROM evidence e WHERE e.known_at >= :since",
+    # The transition in force before an instant: its stretch ends elsewhere, once what follows it has changed.
+    "begins": f"""
+        SELECT p.client_no, coalesce((
+            SELECT max(x.at_ms) FROM transitions x
+            WHERE x.client_no = p.client_no AND x.at_ms < p.from_ms AND {_VISIBLE}
+        ), p.from_ms) FROM PAIRS
+    """,
+    "timelines": f"""
+        SELECT x.client_no, x.at_ms, x.seq, x.recorded_at, x.superseded_at, x.state, x.timestamp_ms, x.reason_no,
+            x.not_before_ms, x.not_after_ms, x.rule_no, x.proved_from_ms
+        FROM PAIRS CROSS JOIN transitions x
+        WHERE x.client_no = p.client_no AND x.at_ms >= p.from_ms AND {_VISIBLE}
+        ORDER BY x.client_no, x.at_ms, x.seq
+    """,
+    "confirmations": f"""
+        SELECT x.client_no, x.at_ms, x.seq, x.until_ms, x.from_ms, x.open_at
+        FROM PAIRS CROSS JOIN confirmations x
+        WHERE x.client_no = p.client_no AND x.at_ms >= p.from_ms AND {_VISIBLE}
+    """,
+    "sessions": """
+        SELECT s.client_no, s.session, s.version, s.connect_ms, s.disconnect_ms, w.text
+        FROM PAIRS CROSS JOIN session_rows s LEFT JOIN texts w ON w.text_no = s.reason_no
+        WHERE s.client_no = p.client_no
+    """,
+    "clients": """
+        SELECT c.client_no, r.name, c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
+        ORDER BY c.client_no
+    """,
+    "things": "SELECT t.thing_no, r.name, t.thing_name FROM things t JOIN realms r ON r.realm_no = t.realm_no",
+    # Only where another client begins to bear a thing's name: of events there are many.
+    "bearers": """
+        SELECT b.thing_no, b.at_ms, b.client_no FROM (
+            SELECT e.thing_no, e.at_ms, e.digest, e.client_no,
+                lag(e.client_no) OVER (PARTITION BY e.thing_no ORDER BY e.at_ms, e.digest) AS former
+            FROM evidence e WHERE e.thing_no IS NOT NULL AND e.known_at <= :known_at
+        ) b WHERE b.former IS NULL OR b.former <> b.client_no ORDER BY b.thing_no, b.at_ms, b.digest
+    """,
+    "fingerprint": f"""
+        SELECT {FINGERPRINT} FROM (
+            SELECT x.*, x.recorded_at AS recorded_ms FROM transitions x WHERE {_VISIBLE}
+        ) y
+    """,
+}
+_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+
+
+class Changed(NamedTuple):
+    """From when on clients have to be read again; and of which of them the sessions."""
+
+    pairs: list[Pair]
+    unsettled: list[Pair]  # what may yet change at the very moment that the mirror is of
+    sessions: list[int]
+
+
+class Speaker(NamedTuple):
+    """A client speaks for a thing throughout `[from_ms, to_ms)`; no name: of no thing that could have one."""
+
+    realm: str
+    thing_name: str | None
+    client_id: str
+    client_no: int
+    from_ms: int
+    to_ms: int
+
+
+class Reader:
+    """Reads one snapshot, as known at its watermark."""
+
+    def __init__(self, asker: Asker, driver: Any, *, is_sqlite: bool, known_at: int) -> None:
+        self._asker = asker
+        self._execute = driver.execute
+        self._known_at = known_at
+        dialect = "sqlite" if is_sqlite else "postgresql"
+        self._sql = {
+            name: statement.replace("PAIRS", _PAIRS[dialect]) for name, statement in _STATEMENTS.items()
+        }
+        if not is_sqlite:
+            self._sql = {
+                name: _PARAMETER.sub(r"%(\1)s", statement.replace("%", "%%"))
+                for name, statement in self._sql.items()
+            }
+
+    def _rows(self, statement: str, **values: Any) -> list[Row]:
+        found: list[Row] = self._execute(
+            self._sql[statement], {"known_at": self._known_at, **values}
+        ).fetchall()
+        return found
+
+    def _of(self, statement: str, pairs: Sequence[Pair]) -> list[Row]:
+        return self._rows(statement, pairs=json.dumps(pairs))
+
+    # --- What changed -------------------------------------------------------------------------------------
+
+    def everything(self) -> Changed:
+        """Read all there is."""
+        numbers = [row[0] for row in self.clients]
+        return Changed([(no, -EVER_MS) for no in numbers], self.since(self._known_at, []).unsettled, numbers)
+
+    def since(self, since: int, unsettled: Iterable[Pair]) -> Changed:
+        """Tell what was learned at or after a moment; `unsettled` as it was told then."""
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        found: list[Pair] = list(unsettled)
+        for statement in ("transitions_changed", "confirmations_changed"):
+            for client_no, at_ms, at_last_ms in self._rows(statement, since=since):
+                found.append((client_no, at_ms))
+                if at_last_ms is not None:
+                    last[client_no] = min(at_last_ms, last.get(client_no, EVER_MS))
+        for client_no, at_ms in (*found, *self._swept(since)):
+            first[client_no] = min(at_ms, first.get(client_no, EVER_MS))
+        pairs = [
+            (row[0], row[1])
+            for batch in batched(sorted(first.items()), _BATCH)
+            for row in self._of("begins", batch)
+        ]
+        sessions = [row[0] for row in self._rows("sessions_changed", since=since)]
+        return Changed(sorted(pairs), sorted(last.items()), sorted(sessions))
+
+    def _swept(self, since: int) -> list[Pair]:
+        """List the clients that a sweep found as they had been, and the transition that it confirms."""
+        newest = self.clients[-1][0] if self.clients else 0
+        blocks = [(block_no, since) for block_no in range(newest // BLOCK + 1)]
+        asked = {
+            block_no * BLOCK + slot
+            for block_no, *row in self._of("sweeps", blocks)
+            for slot, _ in unpack_slots(*row)
+        }
+        return [(row[0], row[1]) for row in self._rows("repeated") if row[0] in asked] if asked else []
+
+    def fingerprint(self) -> tuple[int, int]:
+        """Give a number that tells the timelines of two stores apart."""
+        ((count, number),) = self._rows("fingerprint")
+        return int(count), int(number or 0)
+
+    # --- Rows ---------------------------------------------------------------------------------------------
+
+    def timelines(self, pairs: Sequence[Pair]) -> Iterator[tuple[list[Row], list[Row]]]:
+        """Give the rows of `timeline` and of `stretches`, client by client, from the instants on that are named."""
+        for batch in batched(pairs, _BATCH):
+            proofs: dict[int, dict[Pair, Row]] = defaultdict(dict)
+            for client_no, at_ms, seq, *proof in self._of("confirmations", batch):
+                proofs[client_no][at_ms, seq] = tuple(proof)
+            for client_no, rows in groupby(self._of("timelines", batch), key=itemgetter(0)):
+                yield self._cut(client_no, [row[1:] for row in rows], proofs.get(client_no, {}))
+
+    def _cut(self, client_no: int, rows: list[Row], proofs: dict[Pair, Row]) -> tuple[list[Row], list[Row]]:
+        timeline, numbers = [], {}
+        seen_rows: list[Row] = []
+        for row in rows:
+            seen = seen_from(row, self._asker.text(row[REASON]))
+            proof = proofs.get((seen.at_ms, seen.seq))
+            if proof is not None:
+                until_ms, from_ms, open_at = proof
+                seen = self._asker.proven(seen, (until_ms, from_ms, open_at), client_no, self._known_at)
+            timeline.append(seen)
+            numbers[seen.at_ms, seen.seq] = row[REASON]
+            seen_rows.append(
+                (
+                    client_no,
+                    seen.at_ms,
+                    seen.seq,
+                    seen.state.value,
+                    seen.timestamp_ms,
+                    row[REASON],
+                    *bounds_of(seen),
+                    RULES[seen.rule],
+                    seen.recorded_at,
+                )
+            )
+        stretches: list[Row] = [
+            (
+                client_no,
+                seen.at_ms,
+                from_ms,
+                EVER_MS if to_ms is None else to_ms,
+                seen.state.value,
+                _CERTAINTIES[certainty],
+                seen.timestamp_ms,
+                numbers[seen.at_ms, seen.seq],
+                *bounds_of(seen),
+            )
+            for from_ms, to_ms, seen, certainty in periods(timeline, None)
+        ]
+        return seen_rows, stretches
+
+    def reason(self, reason_no: int) -> str | None:
+        """Give the text of a reason."""
+        return self._asker.text(reason_no)
+
+    def sessions(self, clients: Sequence[int]) -> Iterator[Row]:
+        """Give the rows of `sessions` of these clients."""
+        for batch in batched([(no, 0) for no in clients], _BATCH):
+            for client_no, session, *more in self._of("sessions", batch):
+                yield (client_no, unpack_id(bytes(session)) or None, *more)
+
+    def watching(self) -> list[Row]:
+        """Give the stretches in which some path was recording, and those between them: they tile all time."""
+        watched = self._asker.watched(self._known_at)
+        if watched is None:
+            return [(-EVER_MS, EVER_MS, 1)]
+        found: list[Row] = []
+        cursor_ms = -EVER_MS
+        for from_ms, to_ms in watched:
+            found += [(cursor_ms, from_ms, 0), (from_ms, to_ms, 1)]
+            cursor_ms = to_ms
+        return [*found, (cursor_ms, EVER_MS, 0)]
+
+    @cached_property
+    def clients(self) -> list[Row]:
+        """Give `(client_no, realm, client_id)` of all clients, ascending."""
+        return self._rows("clients")
+
+    def speakers(self, horizon_ms: int) -> Iterator[Speaker]:
+        """List which client speaks for which thing when, after a horizon; every client that bears no other's name."""
+        clients = self.clients
+        ids = {client_no: client_id for client_no, _, client_id in clients}
+        own = {(realm, client_id): client_no for client_no, realm, client_id in clients}
+        borne: dict[int, list[Pair]] = defaultdict(list)
+        for thing_no, at_ms, client_no in self._rows("bearers"):
+            borne[thing_no].append((at_ms, client_no))
+        bound = {client_no for bearers in borne.values() for _, client_no in bearers}
+        named: set[tuple[str, str]] = set()
+        for thing_no, realm, name in self._rows("things"):
+            if not is_legal(name):
+                continue
+            named.add((realm, name))
+            listed = _Listed(own.get((realm, name)), borne.get(thing_no, []))
+            for from_ms, to_ms, client_no in bindings(listed, name, self._known_at):
+                begins_ms = max(horizon_ms, -EVER_MS if from_ms is None else from_ms)
+                ends_ms = EVER_MS if to_ms is None else to_ms
+                if begins_ms < ends_ms:
+                    yield Speaker(realm, name, ids[client_no], client_no, begins_ms, ends_ms)
+        for client_no, realm, client_id in clients:
+            if client_no not in bound and (realm, client_id) not in named:
+                name = client_id if is_legal(client_id) else None
+                yield Speaker(realm, name, client_id, client_no, horizon_ms, EVER_MS)
+
+
+class _Listed:
+    """What the rule of store/identity.py asks, of one thing whose bearers were read."""
+
+    def __init__(self, own: int | None, bearers: list[Pair]) -> None:
+        self._own, self._bearers = own, bearers
+
+    def client_named(self, client_id: str) -> int | None:
+        return self._own
+
+    def thing_named(self, name: str) -> int | None:
+        return 0
+
+    def bound(self, thing_no: int, at_ms: int, known_at: int) -> int | None:
+        raise NotImplementedError
+
+    def bearers(self, thing_no: int, known_at: int) -> Iterable[Pair]:
+        return self._bearers
+
+
+def batched(pairs: Sequence[Pair], size: int) -> Iterator[list[Pair]]:
+    """Cut a list into parts of a size."""
+    rest = iter(pairs)
+    while part := list(islice(rest, size)):
+        yield part

@@ -1,0 +1,285 @@
+"""The mirror's tables, views and macros, in DuckDB's SQL. Text only: whoever runs it is store/columnar.py.
+
+The tables of the schema `kept` hold numbers, as they are read from the store. What people ask are the views and macros
+beside them: their columns are those of the store's own views (docs/views.md), and a thing's name is added. All is as
+known at the mirror's watermark. An instant that never comes stands for an open end.
+"""
+
+from __future__ import annotations
+
+from store.schema import RULES
+
+FORMAT = 1  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
+
+EVER_MS = 1 << 62
+OBSERVED, INFERRED, UNKNOWN = 2, 1, 0  # kept.stretches.certainty
+
+# What is loaded: files of rows in this order of columns. Those of numbers are CSV, those that hold names NDJSON.
+NUMBERS: dict[str, dict[str, str]] = {
+    "timeline": {
+        "client_no": "INTEGER",
+        "at_ms": "BIGINT",
+        "seq": "SMALLINT",
+        "state": "TINYINT",
+        "timestamp_ms": "BIGINT",
+        "reason_no": "INTEGER",
+        "not_before_ms": "BIGINT",
+        "not_after_ms": "BIGINT",
+        "rule_no": "TINYINT",
+        "recorded_ms": "BIGINT",
+    },
+    # The stretches of a client as they are proven or carried on; whether anybody was watching cuts them in `periods`.
+    "stretches": {
+        "client_no": "INTEGER",
+        "at_ms": "BIGINT",  # of the transition that made it
+        "from_ms": "BIGINT",
+        "to_ms": "BIGINT",
+        "state": "TINYINT",
+        "certainty": "TINYINT",
+        "timestamp_ms": "BIGINT",
+        "reason_no": "INTEGER",
+        "not_before_ms": "BIGINT",
+        "not_after_ms": "BIGINT",
+    },
+    "watching": {"from_ms": "BIGINT", "to_ms": "BIGINT", "watched": "TINYINT"},
+    "unsettled": {"client_no": "INTEGER", "from_ms": "BIGINT"},
+    "changed": {"client_no": "INTEGER", "from_ms": "BIGINT"},
+    "sessions_changed": {"client_no": "INTEGER"},
+}
+NAMES: dict[str, dict[str, str]] = {
+    "clients": {"client_no": "INTEGER", "realm": "VARCHAR", "client_id": "VARCHAR"},
+    # Which client speaks for a thing when (store/identity.py); without a thing where its id is no legal name.
+    "speakers": {
+        "realm": "VARCHAR",
+        "thing_name": "VARCHAR",
+        "client_id": "VARCHAR",
+        "client_no": "INTEGER",
+        "from_ms": "BIGINT",
+        "to_ms": "BIGINT",
+    },
+    "sessions": {
+        "client_no": "INTEGER",
+        "session_identifier": "VARCHAR",
+        "version_number": "BIGINT",
+        "connect_ms": "BIGINT",
+        "disconnect_ms": "BIGINT",
+        "disconnect_reason": "VARCHAR",
+    },
+    "reasons": {"reason_no": "INTEGER", "reason": "VARCHAR"},
+    "mark": {
+        "format": "INTEGER",
+        "revision": "VARCHAR",  # of the store's schema
+        "known_at": "BIGINT",
+        "signature": "VARCHAR",  # of the state of the store that was read
+        "horizon_ms": "BIGINT",
+        "known_horizon_ms": "BIGINT",
+        "forgotten": "INTEGER",
+        "begins_ms": "BIGINT",
+    },
+}
+# These grow by what changed; the others are small and replaced whole.
+GROWING = ("timeline", "stretches", "sessions", "reasons")
+
+# A number that tells two timelines apart, in words that every engine reads alike.
+FINGERPRINT = (
+    "count(*), sum((at_ms + 3 * client_no + 5 * seq + 7 * state + 11 * recorded_ms + 13 * rule_no"
+    " + 17 * coalesce(timestamp_ms, 1) + 19 * coalesce(reason_no, 1)) % 1000003)"
+)
+
+
+def time(ms: str) -> str:
+    """Give the expression of a real timestamp."""
+    return f"make_timestamptz(1000 * ({ms}))"
+
+
+def state(of: str) -> str:
+    """Give the expression of a state's name."""
+    return f"CASE {of} WHEN 1 THEN 'connected' WHEN 0 THEN 'disconnected' ELSE 'unknown' END"
+
+
+_OPEN = f"nullif(p.to_ms, {EVER_MS})"
+_RULES = " ".join(f"WHEN {number} THEN '{name}'" for name, number in RULES.items())
+_CERTAINTY = (
+    f"CASE certainty WHEN {OBSERVED} THEN 'observed' WHEN {INFERRED} THEN 'inferred' ELSE 'unknown' END"
+)
+
+VIEWS = (
+    # A stretch without proof is inferred while a path was recording, and unknown while none was (store/certainty.py).
+    f"""
+    CREATE VIEW kept.cut AS
+    SELECT client_no, from_ms, to_ms, state, state AS known_state, certainty, timestamp_ms, reason_no,
+        not_before_ms, not_after_ms
+    FROM kept.stretches WHERE certainty <> {INFERRED}
+    UNION ALL
+    SELECT s.client_no, greatest(s.from_ms, g.from_ms), least(s.to_ms, g.to_ms),
+        CASE WHEN g.watched = 1 THEN s.state ELSE 2 END, s.state,
+        CASE WHEN g.watched = 1 THEN {INFERRED} ELSE {UNKNOWN} END,
+        s.timestamp_ms, s.reason_no, s.not_before_ms, NULL
+    FROM kept.stretches s JOIN kept.watching g ON g.to_ms > s.from_ms AND g.from_ms < s.to_ms
+    WHERE s.certainty = {INFERRED}
+    """,
+    # ... and of a thing while its client speaks for it.
+    """
+    CREATE VIEW kept.spoken AS
+    SELECT s.realm, s.thing_name, s.client_id, greatest(p.from_ms, s.from_ms) AS from_ms,
+        least(p.to_ms, s.to_ms) AS to_ms, p.state, p.known_state, p.certainty, p.timestamp_ms, p.reason_no,
+        p.not_before_ms, p.not_after_ms
+    FROM kept.cut p JOIN kept.speakers s
+        ON s.client_no = p.client_no AND p.from_ms < s.to_ms AND p.to_ms > s.from_ms
+    """,
+    f"""
+    CREATE VIEW periods AS
+    SELECT p.thing_name, p.realm, p.client_id, {time("p.from_ms")} AS from_time, p.from_ms,
+        {time(_OPEN)} AS to_time, {_OPEN} AS to_ms, {state("p.state")} AS state,
+        CASE WHEN p.state = p.known_state THEN p.timestamp_ms END AS timestamp_ms,
+        CASE WHEN p.state = p.known_state THEN r.reason END AS disconnect_reason,
+        {_CERTAINTY} AS certainty,
+        CASE WHEN p.state = p.known_state THEN p.not_before_ms END AS not_before_ms,
+        CASE WHEN p.state = p.known_state THEN
+            CASE p.certainty WHEN {INFERRED} THEN {_OPEN} ELSE p.not_after_ms END END AS not_after_ms,
+        CASE WHEN p.state <> p.known_state THEN {state("p.known_state")} END AS last_known_state,
+        CASE WHEN p.state <> p.known_state THEN p.timestamp_ms END AS last_known_timestamp_ms,
+        CASE WHEN p.state <> p.known_state THEN r.reason END AS last_known_reason
+    FROM kept.spoken p LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
+    """,
+    f"""
+    CREATE VIEW things AS
+    SELECT p.thing_name, p.realm, p.client_id, {time(f"nullif(p.from_ms, {-EVER_MS})")} AS from_time,
+        nullif(p.from_ms, {-EVER_MS}) AS from_ms, {time(_OPEN)} AS to_time, {_OPEN} AS to_ms
+    FROM kept.speakers p
+    """,
+    # The row in force at the horizon comes first.
+    f"""
+    CREATE VIEW timeline AS
+    SELECT c.realm, c.client_id, {time("t.at_ms")} AS at_time, t.at_ms, t.seq, {state("t.state")} AS state,
+        {time("t.timestamp_ms")} AS aws_timestamp, t.timestamp_ms, r.reason AS disconnect_reason,
+        t.not_before_ms, t.not_after_ms, CASE t.rule_no {_RULES} END AS rule,
+        {time("t.recorded_ms")} AS recorded_time, t.recorded_ms
+    FROM kept.timeline t JOIN kept.clients c ON c.client_no = t.client_no
+    LEFT JOIN kept.reasons r ON r.reason_no = t.reason_no
+    LEFT JOIN (
+        SELECT client_no, max(at_ms) AS at_ms FROM kept.timeline
+        WHERE at_ms <= (SELECT horizon_ms FROM kept.mark) GROUP BY client_no
+    ) h ON h.client_no = t.client_no
+    WHERE h.at_ms IS NULL OR t.at_ms >= h.at_ms
+    """,
+    f"""
+    CREATE VIEW sessions AS
+    SELECT c.realm, c.client_id, s.session_identifier, s.version_number,
+        {time("s.connect_ms")} AS connect_time, s.connect_ms,
+        {time("s.disconnect_ms")} AS disconnect_time, s.disconnect_ms, s.disconnect_reason
+    FROM kept.sessions s JOIN kept.clients c ON c.client_no = s.client_no
+    WHERE coalesce(s.disconnect_ms, {EVER_MS}) >= (SELECT horizon_ms FROM kept.mark)
+    """,
+    # A run of transitions to disconnected that hold for longer than an instant; it ends where another state begins.
+    f"""
+    CREATE VIEW outages AS
+    WITH held AS (
+        SELECT client_no, at_ms, state, reason_no FROM kept.timeline
+        QUALIFY lead(at_ms) OVER (PARTITION BY client_no ORDER BY at_ms, seq) IS DISTINCT FROM at_ms
+    ), turns AS (
+        SELECT * FROM held
+        QUALIFY lag(state) OVER (PARTITION BY client_no ORDER BY at_ms) IS DISTINCT FROM state
+    ), runs AS (
+        SELECT client_no, state, reason_no, greatest(at_ms, (SELECT horizon_ms FROM kept.mark)) AS from_ms,
+            lead(at_ms) OVER (PARTITION BY client_no ORDER BY at_ms) AS to_ms
+        FROM turns
+    )
+    SELECT c.realm, c.client_id, {time("p.from_ms")} AS from_time, p.from_ms, {time("p.to_ms")} AS to_time, p.to_ms,
+        p.to_ms - p.from_ms AS duration_ms, r.reason AS disconnect_reason
+    FROM runs p JOIN kept.clients c ON c.client_no = p.client_no
+    LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
+    WHERE p.state = 0 AND (p.to_ms IS NULL OR p.to_ms > p.from_ms)
+    """,
+    f"""
+    CREATE VIEW current_status AS
+    SELECT c.realm, c.client_id, {state("t.state")} AS state, {time("t.at_ms")} AS since_time, t.at_ms AS since_ms,
+        {time("t.timestamp_ms")} AS aws_timestamp, t.timestamp_ms, r.reason AS disconnect_reason
+    FROM (
+        SELECT * FROM kept.timeline
+        QUALIFY row_number() OVER (PARTITION BY client_no ORDER BY at_ms DESC, seq DESC) = 1
+    ) t JOIN kept.clients c ON c.client_no = t.client_no
+    LEFT JOIN kept.reasons r ON r.reason_no = t.reason_no
+    """,
+    """
+    CREATE VIEW watching AS
+    SELECT greatest(from_ms, (SELECT horizon_ms FROM kept.mark)) AS from_ms, to_ms, watched
+    FROM kept.watching WHERE to_ms > (SELECT horizon_ms FROM kept.mark)
+    """,
+    """
+    CREATE VIEW horizon AS SELECT horizon_ms AS from_ms FROM kept.mark
+    """,
+    f"""
+    CREATE VIEW mirror AS SELECT {time("known_at")} AS known_time, known_at AS known_ms FROM kept.mark
+    """,
+)
+
+_ASKED = "epoch_ms(CAST(asked_time AS TIMESTAMPTZ))"
+_FROM, _TO = "epoch_ms(CAST(from_time AS TIMESTAMPTZ))", "epoch_ms(CAST(to_time AS TIMESTAMPTZ))"
+
+
+def _kept(from_ms: str) -> str:
+    """Refuse what begins before what a purge left."""
+    return (
+        f"CASE WHEN {from_ms} < (SELECT horizon_ms FROM kept.mark)"
+        " THEN error('The history was purged up to a later time than the one asked for.') ELSE true END"
+    )
+
+
+MACROS = (
+    f"""
+    CREATE MACRO connectivity_at(asked_time) AS TABLE
+    SELECT p.thing_name, p.realm, p.client_id, {state("p.state")} AS state,
+        CASE WHEN p.state = p.known_state THEN {time("p.timestamp_ms")} END AS aws_timestamp,
+        CASE WHEN p.state = p.known_state THEN p.timestamp_ms END AS timestamp_ms,
+        CASE WHEN p.state = p.known_state THEN r.reason END AS disconnect_reason,
+        {_CERTAINTY} AS certainty,
+        CASE WHEN p.state = p.known_state THEN p.not_before_ms END AS not_before_ms,
+        CASE WHEN p.state = p.known_state THEN
+            CASE p.certainty WHEN {INFERRED} THEN {_ASKED} ELSE p.not_after_ms END END AS not_after_ms,
+        CASE WHEN p.state <> p.known_state THEN {state("p.known_state")} END AS last_known_state
+    FROM kept.spoken p LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
+    WHERE p.from_ms <= {_ASKED} AND p.to_ms > {_ASKED} AND {_kept(_ASKED)}
+    """,
+    # As queries/uptime.py counts without policies: before a thing was first heard of it was not registered.
+    f"""
+    CREATE MACRO uptime(from_time, to_time) AS TABLE
+    WITH named AS (
+        SELECT realm, coalesce(thing_name, client_id) AS name, any_value(thing_name) AS thing_name,
+            coalesce(
+                arg_max(client_id, from_ms) FILTER (from_ms < {_TO} AND to_ms > {_FROM}),
+                coalesce(any_value(thing_name), any_value(client_id))
+            ) AS client_id
+        FROM kept.speakers GROUP BY ALL
+    ), parts AS (
+        SELECT p.realm, coalesce(p.thing_name, p.client_id) AS name, p.state, p.certainty = {OBSERVED} AS observed,
+            greatest(p.from_ms, {_FROM}) AS from_ms, least(p.to_ms, {_TO}) AS to_ms
+        FROM kept.spoken p WHERE p.from_ms < {_TO} AND p.to_ms > {_FROM}
+    ), sums AS (
+        SELECT realm, name, min(from_ms) AS first_ms,
+            coalesce(sum(to_ms - from_ms) FILTER (state = 1), 0) AS up,
+            coalesce(sum(to_ms - from_ms) FILTER (state = 0), 0) AS down,
+            coalesce(sum(greatest(least(to_ms, 1 + (SELECT known_at FROM kept.mark)) - from_ms, 0))
+                FILTER (state = 1 AND observed), 0) AS up_observed,
+            coalesce(sum(greatest(least(to_ms, 1 + (SELECT known_at FROM kept.mark)) - from_ms, 0))
+                FILTER (state = 0 AND observed), 0) AS down_observed
+        FROM parts GROUP BY ALL
+    ), counted AS (
+        SELECT n.thing_name, n.realm, n.client_id, coalesce(s.up, 0) AS up, coalesce(s.down, 0) AS down,
+            coalesce(s.up_observed, 0) AS up_observed, coalesce(s.down_observed, 0) AS down_observed,
+            coalesce(greatest(coalesce(s.first_ms, {_TO})
+                - greatest({_FROM}, (SELECT begins_ms FROM kept.mark WHERE begins_ms IS NOT NULL)), 0), 0) AS absent,
+            (SELECT count(begins_ms) FROM kept.mark) AS has_begun
+        FROM named n LEFT JOIN sums s ON s.realm = n.realm AND s.name = n.name
+    ), added AS (
+        SELECT *, absent * has_begun AS not_registered, {_TO} - {_FROM} - absent * has_begun AS whole FROM counted
+    )
+    SELECT thing_name, realm, client_id, CAST(up AS BIGINT) AS connected_ms, CAST(down AS BIGINT) AS disconnected_ms,
+        CAST(whole - up - down AS BIGINT) AS unknown_ms, CAST(not_registered AS BIGINT) AS not_registered_ms,
+        up / nullif(up + down, 0) AS availability, up_observed / nullif(whole, 0) AS availability_low,
+        (whole - down_observed) / nullif(whole, 0) AS availability_high
+    FROM added
+    WHERE {_kept(_FROM)}
+        AND CASE WHEN {_TO} <= {_FROM} THEN error('The window ends before it begins.') ELSE true END
+    """,
+)

@@ -1,0 +1,375 @@
+"""The columnar mirror says what Python and the store's views say, on both engines, however it was refreshed."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import sqlalchemy as sa
+
+from ingest.forget import forget
+from ingest.purge import purge
+from ingest.writer import Writer
+from queries.history import open_history
+from queries.output import period_json
+from queries.times import iso
+from queries.uptime import Policy, account, reckon, stretches_of
+from store.engine import open_reader, open_writer, parse_url
+from store.errors import IndexNotReady, StoreUnreachable
+from store.mirror import Mirrored, drop_mirror, mirror_path, refresh
+from store.model import HOUR_MS, Event, Learned, Watch
+from tests.builders import T0, connect, disconnect
+from tests.contract.test_views import rows
+from tests.property import test_check_laws as check_laws
+from tests.property.test_store_laws import NOW, cut
+
+DAY_MS = 24 * HOUR_MS
+
+VIEWS = ("timeline", "sessions", "outages", "current_status", "watching")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def refreshed(url: str) -> Mirrored:
+    with open_reader(parse_url(url)) as store:
+        return refresh(store, mirror_path(store.url))
+
+
+def asked(mirror: Mirrored, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(mirror.path), read_only=True) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection.execute(query, list(values)).fetchall()
+
+
+def write(url: str, items: Sequence[Learned], *, now: int = NOW) -> None:
+    with open_writer(parse_url(url)) as store, Writer(store, clock=lambda: now) as writer:
+        writer.write(items, source="test")
+
+
+def periods_of_python(url: str) -> list[tuple[Any, ...]]:
+    found = []
+    with open_history(url, clock=lambda: NOW) as history:
+        for one in history.all_periods():
+            said = period_json(one)
+            last = said.get("lastKnown", {})
+            found.append(
+                (
+                    said["thingName"],
+                    said["clientId"],
+                    said["from"],
+                    said["to"],
+                    said["connected"],
+                    said["timestamp"],
+                    said["disconnectReason"],
+                    said["certainty"],
+                    said["notBefore"],
+                    said["notAfter"],
+                    last.get("connected"),
+                    last.get("timestamp"),
+                    last.get("disconnectReason"),
+                )
+            )
+    return sorted(found, key=repr)
+
+
+def periods_of(mirror: Mirrored) -> list[tuple[Any, ...]]:
+    states = {"connected": True, "disconnected": False, "unknown": None, None: None}
+    found = asked(
+        mirror,
+        "SELECT thing_name, client_id, from_ms, to_ms, state, timestamp_ms, disconnect_reason, certainty,"
+        " not_before_ms, not_after_ms, last_known_state, last_known_timestamp_ms, last_known_reason FROM periods",
+    )
+
+    def time(ms: int | None) -> str | None:
+        return None if ms is None else iso(ms)
+
+    return sorted(
+        (
+            (
+                *row[:2],
+                *map(time, row[2:4]),
+                states[row[4]],
+                time(row[5]),
+                *row[6:8],
+                *map(time, row[8:10]),
+                states[row[10]],
+                time(row[11]),
+                row[12],
+            )
+            for row in found
+        ),
+        key=repr,
+    )
+
+
+def assert_as_the_store(url: str, mirror: Mirrored) -> None:
+    """Compare with Python, with the views of the store, and with a mirror that is built anew."""
+    assert periods_of(mirror) == periods_of_python(url)
+    for view in VIEWS:
+        # On PostgreSQL real timestamps too; SQLite's are text.
+        names = [
+            row[0]
+            for row in asked(mirror, f"DESCRIBE {view}")
+            if not row[0].endswith(("_time", "_timestamp"))
+        ]
+        query = f"SELECT {', '.join(names)} FROM {view}"
+        assert sorted(asked(mirror, query), key=repr) == sorted(rows(url, query), key=repr), view
+    path = mirror.path.with_name("anew.duckdb")
+    with open_reader(parse_url(url)) as store:
+        anew = refresh(store, path)
+    assert anew.built
+    for table in ("timeline", "stretches", "sessions", "speakers", "unsettled"):
+        query = f"SELECT * FROM kept.{table} ORDER BY ALL"
+        assert asked(mirror, query) == asked(anew, query), table
+    path.unlink()
+
+
+def watches(*spans: tuple[int, int]) -> list[Learned]:
+    return [Learned(Watch("sqs", T0 + at * 60_000, T0 + (at + length) * 60_000), 0) for at, length in spans]
+
+
+def test_it_says_what_the_store_says_after_every_refresh(store_url: str, rng: random.Random) -> None:
+    """Late events, corrections, checks, sweeps, things that change their clients, and hours when nobody listened."""
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 25))
+    items = check_laws.learned(told, range(NOW - len(told), NOW))
+    most = len(items) * 9 // 10
+    batches = [items[:most], *cut(rng, items[most:], len(items) // 20)][:3]
+    batches.append([*watches((0, 2), (1, 3), (10, 10), (20, 5), (500, 4_000))])
+    built = []
+    for batch in batches:
+        check_laws.ingest(store_url, [batch])
+        mirror = refreshed(store_url)
+        built.append(mirror.built)
+        assert periods_of(mirror) == periods_of_python(store_url)
+    assert_as_the_store(store_url, mirror)
+    assert built == [True] + [False] * (len(batches) - 1)
+    assert refreshed(store_url) == Mirrored(mirror.path, mirror.known_at, built=False, clients=0)
+    assert {row[7] for row in periods_of(mirror)} == {"observed", "inferred", "unknown"}
+
+
+def test_a_refresh_reads_the_clients_that_changed(store_url: str) -> None:
+    events = [connect(T0 + no, session=f"s{no}", version=0, client_id=f"c{no}") for no in range(50)]
+    write(store_url, [Learned(event, 0) for event in events], now=NOW - 9)
+    assert refreshed(store_url).clients == 50
+    write(
+        store_url, [Learned(disconnect(T0 + 9_000, session="s7", version=0, client_id="c7"), 0)], now=NOW - 8
+    )
+    refreshed(store_url)  # what was learned at the very watermark is read once more
+    write(
+        store_url, [Learned(disconnect(T0 + 9_000, session="s9", version=0, client_id="c9"), 0)], now=NOW - 7
+    )
+    mirror = refreshed(store_url)
+    assert (mirror.built, mirror.clients) == (False, 2)
+    found = asked(mirror, "SELECT client_id FROM outages ORDER BY 1")
+    assert found == [("c7",), ("c9",)]
+
+
+def test_uptime_is_that_of_the_accounting(store_url: str, rng: random.Random) -> None:
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
+    check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
+    write(store_url, watches((0, 2), (10, 10), (500, 4_000), (9_000, 20_000)))
+    mirror = refreshed(store_url)
+    instants = [T0 + rng.randint(-DAY_MS, 40 * DAY_MS) for _ in range(2)] + [T0 - DAY_MS, NOW + 1, NOW + 9]
+    for from_ms, to_ms in pairwise(sorted(set(instants))):
+        with open_history(store_url, clock=lambda: NOW) as history:
+            wanted = []
+            for thing in history.uptime((from_ms, to_ms), [Policy()]):
+                sums = account(thing.reckoned[0])
+                wanted.append(
+                    (
+                        thing.thing_name,
+                        thing.client_id,
+                        sums.connected_ms,
+                        sums.disconnected_ms,
+                        sums.unknown_ms,
+                        sums.not_registered_ms,
+                        sums.availability,
+                        sums.availability_low,
+                        sums.availability_high,
+                    )
+                )
+        query = "SELECT * EXCLUDE realm FROM uptime(?, ?)"
+        assert sorted(asked(mirror, query, iso(from_ms), iso(to_ms)), key=repr) == sorted(wanted, key=repr)
+
+
+def test_connectivity_at_an_instant_is_what_at_answers(store_url: str, rng: random.Random) -> None:
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
+    check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
+    write(store_url, watches((0, 2), (10, 10), (500, 4_000)))
+    mirror = refreshed(store_url)
+    for _ in range(4):
+        at_ms = T0 + rng.randint(0, 3 * DAY_MS)
+        found = asked(
+            mirror,
+            "SELECT thing_name, client_id, state, timestamp_ms, disconnect_reason, certainty,"
+            " not_before_ms, not_after_ms FROM connectivity_at(?) WHERE thing_name IS NOT NULL ORDER BY 1",
+            iso(at_ms),
+        )
+        assert found
+        with open_history(store_url, clock=lambda: NOW) as history:
+            for thing_name, *row in found:
+                answer = history.at(thing_name, at_ms)
+                state = {True: "connected", False: "disconnected", None: "unknown"}[answer.connected]
+                said = [answer.client_id, state, answer.timestamp_ms, answer.disconnect_reason]
+                assert row == [*said, answer.certainty.value, answer.not_before_ms, answer.not_after_ms]
+
+
+def test_what_is_purged_or_forgotten_leaves_the_mirror(store_url: str, rng: random.Random) -> None:
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 20))
+    items = check_laws.learned(told, range(NOW - len(told), NOW))
+    write(store_url, [*items, Learned(connect(T0, session="x", version=0, client_id="secret"), 0)])
+    refreshed(store_url)
+    horizon_ms = T0 + 40 * 60_000
+    with open_writer(parse_url(store_url)) as store:
+        purge(store, horizon_ms)
+        forget(store, "secret", realm="default", by_client=True)
+    mirror = refreshed(store_url)
+    assert mirror.built
+    assert_as_the_store(store_url, mirror)
+    assert b"secret" not in mirror.path.read_bytes()
+    with open_history(store_url) as history, pytest.raises(IndexNotReady):
+        history.at("client-0", horizon_ms - 1)
+    for query in ("FROM uptime(?, '2027-01-01')", "FROM connectivity_at(?)"):
+        with pytest.raises(duckdb.Error, match="purged"):
+            asked(mirror, query, iso(horizon_ms - 1))
+        asked(mirror, query, iso(horizon_ms))
+    if not store_url.startswith("sqlite"):
+        with pytest.raises(StoreUnreachable, match="purged"):
+            rows(store_url, "SELECT * FROM connectivity_at(CAST(:at AS timestamptz))", at=iso(horizon_ms - 1))
+    drop_mirror(parse_url(store_url))
+    assert not mirror.path.exists()
+
+
+@pytest.fixture
+def small(sqlite_store_url: str) -> str:
+    write(sqlite_store_url, [Learned(connect(T0, session="p", version=0, client_id="p"), 0)], now=NOW - 10)
+    write(sqlite_store_url, [Learned(connect(T0, session="s", version=0), 0)], now=NOW - 9)
+    return sqlite_store_url
+
+
+def test_a_mirror_that_is_damaged_or_of_another_store_is_built_anew(small: str) -> None:
+    mirror = refreshed(small)
+    mirror.path.write_bytes(b"no database")
+    assert refreshed(small).built
+    with duckdb.connect(str(mirror.path)) as connection:
+        connection.execute("UPDATE kept.mark SET signature = ''; DELETE FROM kept.timeline")
+    assert refreshed(small).built
+    assert not refreshed(small).built
+
+
+def test_readers_go_on_while_it_is_refreshed_by_several(small: str) -> None:
+    mirror = refreshed(small)
+    other = mirror.path.with_name("held")
+    other.hardlink_to(mirror.path)  # within one process, DuckDB opens a file of one name once
+    with duckdb.connect(str(other), read_only=True) as reader:
+        write(small, [Learned(disconnect(T0 + 9_000, session="s", version=0), 0)])
+        with ThreadPoolExecutor(4) as pool:
+            done = list(pool.map(lambda _: refreshed(small), range(4)))
+        assert sum(one.clients > 0 for one in done) == 1  # the others found it fresh
+        assert reader.execute("SELECT count(*) FROM outages").fetchall() == [(0,)]
+    other.unlink()
+    assert asked(mirror, "SELECT count(*) FROM outages") == [(1,)]
+    left = [each.name for each in mirror.path.parent.iterdir() if ".duckdb" in each.name]
+    assert sorted(left) == ["store.db.duckdb", "store.db.duckdb.lock"]
+
+
+def test_what_a_killed_refresh_left_is_cleared(small: str) -> None:
+    mirror = refreshed(small)
+    mirror.path.with_name("store.db.duckdb.new").write_bytes(b"half")
+    folder = mirror.path.with_name("store.db.duckdb.rows")
+    folder.mkdir()
+    (folder / "timeline.csv").write_text("half")
+    assert asked(mirror, "SELECT count(*) FROM current_status") == [(2,)]  # others read on
+    write(small, [Learned(disconnect(T0 + 9_000, session="s", version=0), 0)])
+    assert asked(refreshed(small), "SELECT count(*) FROM outages") == [(1,)]
+    assert sorted(mirror.path.parent.glob("*.duckdb.*")) == [mirror.path.with_name("store.db.duckdb.lock")]
+
+
+def test_only_those_may_read_it_who_may_read_the_store(small: str, tmp_path: Path) -> None:
+    (tmp_path / "store.db").chmod(0o600)
+    assert refreshed(small).path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_place_that_cannot_be_written_is_named(small: str) -> None:
+    with open_reader(parse_url(small)) as store, pytest.raises(StoreUnreachable, match="--mirror"):
+        refresh(store, Path("/proc/mirror.duckdb"))
+
+
+def test_names_that_are_hostile_are_kept_as_they_are(sqlite_store_url: str) -> None:
+    ids = ['"', "a,b\n\rc", "'; DROP TABLE x; --", "\\N", "null", "\u202e", "\U0001f50c", "{'a': 1}"]
+    events: list[Event] = [
+        disconnect(T0 + at, session=name, version=0, client_id=name, reason=name)
+        for at, name in enumerate(ids)
+    ]
+    write(sqlite_store_url, [Learned(event, 0) for event in events])
+    found = asked(
+        refreshed(sqlite_store_url), "SELECT client_id, session_identifier, disconnect_reason FROM sessions"
+    )
+    assert sorted(found) == sorted((name, name, name) for name in ids)
+
+
+def test_the_functions_of_postgresql_say_the_same_of_clients(
+    postgres_store_url: str, rng: random.Random
+) -> None:
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
+    check_laws.ingest(postgres_store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
+    write(postgres_store_url, watches((0, 2), (10, 10), (500, 4_000)))
+    with open_history(postgres_store_url, clock=lambda: NOW) as history:
+        known_at = history.known_at()
+        periods = defaultdict(list)
+        for told_of in history.all_periods(by_client=True):
+            periods[told_of.client_id].append(told_of.period)
+        begun_ms = min(event.at_ms for event in told if isinstance(event, Event))
+        begun_ms = min(begun_ms, T0)  # which is watched
+        at_ms = T0 + rng.randint(0, 3 * DAY_MS)
+        for window in ((T0 - 2 * DAY_MS, at_ms), (at_ms, NOW + 9)):
+            wanted = []
+            for client_id, own in periods.items():
+                cut_up = stretches_of(own, [], begun_ms=begun_ms, window=window, known_at=known_at)
+                sums = account(reckon(cut_up, Policy(), window))
+                wanted.append(
+                    (
+                        client_id,
+                        sums.connected_ms,
+                        sums.disconnected_ms,
+                        sums.unknown_ms,
+                        sums.not_registered_ms,
+                        sums.availability,
+                        sums.availability_low,
+                        sums.availability_high,
+                    )
+                )
+            query = (
+                "SELECT client_id, connected_ms, disconnected_ms, unknown_ms, not_registered_ms, availability,"
+                " availability_low, availability_high"
+                " FROM uptime(CAST(:low AS timestamptz), CAST(:high AS timestamptz))"
+                " WHERE client_id = ANY(:own)"
+            )
+            found = rows(
+                postgres_store_url, query, low=iso(window[0]), high=iso(window[1]), own=list(periods)
+            )
+            assert sorted(found) == sorted(wanted)
+        query = (
+            "SELECT client_id, state, timestamp_ms, disconnect_reason, certainty, not_before_ms, not_after_ms"
+            " FROM connectivity_at(CAST(:at AS timestamptz)) ORDER BY 1"
+        )
+        for client_id, *row in rows(postgres_store_url, query, at=iso(at_ms)):
+            answer = history.at(client_id, at_ms, by_client=True)
+            state = {True: "connected", False: "disconnected", None: "unknown"}[answer.connected]
+            said = [state, answer.timestamp_ms, answer.disconnect_reason, answer.certainty.value]
+            assert row == [*said, answer.not_before_ms, answer.not_after_ms]
+    one = "SELECT * FROM connectivity_at(now()) WHERE client_id = 'client-7'"
+    with open_reader(parse_url(postgres_store_url)) as store, store.engine.connect() as connection:
+        connection.execute(sa.text("SET enable_seqscan = off"))
+        plan = [row[0] for row in connection.execute(sa.text(f"EXPLAIN {one}"))]
+    assert not [step for step in plan if "Function Scan" in step], plan  # it is put into the query
