@@ -201,7 +201,7 @@ def test_a_stale_answer_changes_nothing_and_is_counted(sqlite_store_url: str) ->
 def test_what_the_store_calls_observed_is_true(store_url: str, rng: random.Random) -> None:
     """Law 6: whatever was lost, an observed stretch has the true state throughout, and hides no transition."""
     drawn = [
-        one for one in histories(rng, 2_000) if one.skew != "wild" and not one.stale and not one.disputed
+        one for one in histories(rng, 1_000) if one.skew != "wild" and not one.stale and not one.disputed
     ]
     drawn = [one for one in drawn if one.events or one.checks]
     ingest(store_url, cut(rng, learned(in_turn(rng, drawn)), 3_000))
@@ -218,7 +218,7 @@ def test_what_the_store_calls_observed_is_true(store_url: str, rng: random.Rando
                 assert not [missed for missed in truth if period.from_ms < missed.at_ms < period.to_ms], (
                     client_id
                 )
-    assert observed_periods > 500
+    assert observed_periods > 250
 
 
 def test_checks_never_contradict_complete_evidence(store_url: str, rng: random.Random) -> None:
