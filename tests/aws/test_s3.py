@@ -187,9 +187,10 @@ def killed_again_and_again(
     share = -(-len(keys) // (kills + 1))
     for at in range(0, len(keys), share):
         process = begin(url)
-        for key in keys[at : at + share]:
+        part = keys[at : at + share]
+        for key in part:
             bucket.put(key, objects[key], age_s=rng.randrange(3 * HOUR_S))
-        wanted = bucket.got.total() + rng.randrange(1, share)
+        wanted = bucket.got.total() + rng.randint(1, len(part))  # so many are sure to be asked for
         until(partial(bucket.has_given, wanted), "it reads", process=process)
         time.sleep(rng.random() * 0.2)
         if at + share < len(keys):
