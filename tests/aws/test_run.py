@@ -25,11 +25,6 @@ import sqlalchemy as sa
 
 from ingest.settings import Settings
 from ingest.simulate import Choices, simulate
-from queries.history import open_history
-from queries.times import DAY_MS
-from store.errors import ResourceNotFound
-from tests.aws.iot_fake import LIST_THINGS, IotFake, truth_of
-from tests.aws.iot_fake import State as Account
 from tests.aws.json_fake import AWAY, DENIED, EXPIRED
 from tests.aws.killing import killed_under_load
 from tests.aws.sqs_fake import Queue, SqsFake, serving_queues
@@ -304,51 +299,6 @@ def test_metrics_and_health_are_told(sqs: SqsFake, tmp_path: Path, rng: random.R
     code, log = end(process)
     assert code == 0
     assert all(json.loads(line)["message"] for line in log.splitlines())
-
-
-def test_events_and_checks_together_are_the_truth(
-    sqs: SqsFake, iot: IotFake, new_url: NewUrl, tmp_path: Path, rng: random.Random
-) -> None:
-    """A fleet of which events were lost: what AWS says when it is asked puts the store right."""
-    now_ms = int(time.time() * 1000)
-    simulated = simulate(Choices(things=120, days=1, loss=0.1, start_ms=now_ms - DAY_MS, check_minutes=0))
-    things, truth = truth_of(simulated.truth())
-    iot.state = Account(things=things, truth=truth)
-    bodies = [json.dumps(line["event"]) for line in map(json.loads, simulated.lines()) if "event" in line]
-    sqs.queues["events"] = queue = Queue(rng, doubled=0.05)
-    queue.fill(bodies)
-    url = new_url()
-    process = begin(sqs, url, "--check-every", "1h", **iot.environment)
-    until(lambda: queue.left == 0, "the queue is drained", process=process)
-    until(lambda: iot.counts()["SearchIndex"] >= 2, "everything was asked about", process=process)
-    asked_ms = int(time.time() * 1000)
-    code, log = end(process)
-    assert code == 0, log
-    with connected(url) as connection:
-        spent = connection.execute(sa.text("SELECT position FROM positions WHERE source = 'checks'"))
-        asked = {api: count for api, count in iot.counts().items() if api != LIST_THINGS}
-        assert json.loads(spent.scalar_one())["spent"] == asked
-    found = {}
-    with open_history(url) as history:
-        for thing in things:
-            answer = history.at(thing, asked_ms)
-            found[thing] = answer.connected, answer.timestamp_ms, answer.disconnect_reason
-    assert found == {thing: tuple(truth(thing, asked_ms)) for thing in things}
-    path = tmp_path / "events.ndjson"
-    path.write_text("\n".join(bodies))
-    assert here("ingest", str(path), "--store", f"sqlite:///{tmp_path / 'events.db'}") == 0
-    with open_history(f"sqlite:///{tmp_path / 'events.db'}") as history:
-        wrong = sum(
-            _state(history, thing, asked_ms) is not truth(thing, asked_ms).connected for thing in things
-        )
-    assert wrong > 0  # events alone were not enough
-
-
-def _state(history: Any, thing: str, at_ms: int) -> bool | None:
-    try:
-        return bool(history.at(thing, at_ms).connected)
-    except ResourceNotFound:
-        return None
 
 
 def test_four_ingesters_on_one_store_are_as_one(
