@@ -274,12 +274,11 @@ def registry_of(facts: Iterable[Fact], *, observed_from_ms: int | None) -> Regis
     """
     told = sorted(set(facts), key=itemgetter(0, 1, 2, 3))
     exact = [each.at_ms for each in told if each.from_ms == each.at_ms]
-    turns = [each.at_ms for each in told if each.word in (_Word.BEGAN, _Word.ENDED)]
     names = _Lifetimes(observed_from_ms)
     for fact in told:
         if fact.thing_id is not None and fact.thing_id in names.over:
             continue
-        if fact.from_ms < fact.at_ms and _any_in(turns if fact.word is _Word.WAS_NOT else exact, fact):
+        if fact.from_ms < fact.at_ms and _any_in(exact, fact):
             continue
         if fact.word is _Word.WAS_NOT:
             names.absent(fact)
@@ -316,6 +315,7 @@ class _Lifetimes:
         self._absent_ms = fact.from_ms
 
     def end(self, fact: Fact) -> None:
+        self._resume(fact)
         if fact.thing_id is not None:
             self.over.add(fact.thing_id)
         if self._going is None and (fact.thing_id is not None or not self._ended):
@@ -326,9 +326,7 @@ class _Lifetimes:
             self._absent_ms = fact.at_ms
 
     def tell(self, fact: Fact) -> None:
-        if self._going is None and self._supposed is not None and self._supposed.is_same(fact):
-            self._going = self._supposed  # an id ends once, so it was there all the time
-            self._ended.pop()
+        self._resume(fact)
         going, began = self._going, fact.word is _Word.BEGAN
         if going is not None and not going.is_another(fact) and not (began and going.began_before(fact)):
             going.tell(fact)
@@ -344,6 +342,12 @@ class _Lifetimes:
             self._absent_from_ms = min(each for each in known if each is not None)
         self._supposed = None
         self._going = _Open(fact, fact.at_ms if began else not_before_ms)
+
+    def _resume(self, fact: Fact) -> None:
+        """Take back an end that only an absence told of, where the same id is told of later: it ends once."""
+        if self._going is None and self._supposed is not None and self._supposed.is_same(fact):
+            self._going = self._supposed
+            self._ended.pop()
 
     def _close(self, to_ms: int, last_told_ms: int) -> None:
         assert self._going is not None

@@ -158,6 +158,16 @@ CASES = [
         [(None, 20_050, 90_000 - LAG_MS, None)],
     ),
     Case(
+        "an id that is told to end was there up to then",
+        [indexed(20_050), not_found(60_000), thing_event("DELETED", 90_000)],
+        [(None, 20_050, 90_000, 90_000)],
+    ),
+    Case(
+        "an index that is behind a creation that nobody told of",
+        [thing_event("UPDATED", 58_000), not_found(60_000)],
+        [(None, 58_000, 58_000, None)],
+    ),
+    Case(
         "not found",
         [listed(20_050), not_found(60_000), listed(90_000)],
         [(None, 20_050, 20_050, 60_000), (60_000 - LAG_MS, 90_000, 90_000, None)],
@@ -288,7 +298,7 @@ def test_with_every_event_told_the_lifetimes_are_the_truth(rng: random.Random) -
 
 
 def test_with_events_lost_what_is_told_is_true(rng: random.Random) -> None:
-    """An order makes no difference; where both neighbours of an instant tell the same, the answer is the truth."""
+    """Any order makes the same lifetimes, and the bounds of each id's beginning and end hold the true instants."""
     for _ in range(1_000):
         lives, told = lived(rng)
         told = [each for each in told if rng.random() < 0.6] + list(asked(rng, lives))
