@@ -29,8 +29,9 @@ from store.engine import Store, open_reader
 from store.errors import StoreError, ThinglineError
 from store.model import Event
 from store.packing import BLOCK, unpack_id
-from store.rows import PostgresRows, SqliteRows
+from store.postgres_rows import PostgresRows
 from store.schema import KINDS
+from store.sqlite_rows import SqliteRows
 
 MOST_ROWS = 50_000  # transitions a packet, but for the rest of a client
 

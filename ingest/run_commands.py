@@ -139,8 +139,7 @@ def run(
     place = parse_url(settings.store)
     with _logging(log_format) as log, ExitStack() as stack:
         tally = Tally()
-        received, poller = _queues(settings, tally), _poller(settings, place, log.warning)
-        lister = _lister(settings, place, log.warning)
+        received, (poller, lister) = _queues(settings, tally), _checks(settings, place, log.warning)
         store = stack.enter_context(open_writer(place))
         sources: list[Source] = [
             *received,
@@ -278,42 +277,32 @@ def _brokers(settings: Settings, tally: Tally) -> list[MqttSource]:
     return brokers
 
 
-def _poller(settings: Settings, place: URL, say: Callable[[str], None]) -> Poller | None:
+def _checks(
+    settings: Settings, place: URL, say: Callable[[str], None]
+) -> tuple[Poller, Lister] | tuple[None, None]:
+    """Make what asks AWS's API, by one client: about connections, and for all things."""
     if settings.checks is None:
-        return None
+        return None, None
     from ingest.aws import Account
     from ingest.iot import Iot
+    from ingest.lister import Lister
     from ingest.poller import AT_ONCE, SLICE, Poller
     from ingest.settings import duration_ms
     from store.doubt import looking
     from store.model import DEFAULT_REALM
+    from store.registered import knowing
 
+    iot = Iot(Account(profile=settings.profile, region=settings.region), connections=AT_ONCE + 2)
     realm = settings.realm or DEFAULT_REALM
-    return Poller(
-        Iot(Account(profile=settings.profile, region=settings.region), connections=AT_ONCE + 1),
+    poller = Poller(
+        iot,
         every_ms=duration_ms(settings.checks.every),
         look=looking(place, most=SLICE, realm=realm),
         say=say,
         realm=realm,
     )
-
-
-def _lister(settings: Settings, place: URL, say: Callable[[str], None]) -> Lister | None:
-    if settings.checks is None:
-        return None
-    from ingest.aws import Account
-    from ingest.iot import Iot
-    from ingest.lister import Lister
-    from ingest.settings import duration_ms
-    from store.model import DEFAULT_REALM
-    from store.registered import knowing
-
-    return Lister(
-        Iot(Account(profile=settings.profile, region=settings.region)),
-        known=knowing(place, realm=settings.realm or DEFAULT_REALM),
-        every_ms=duration_ms(settings.checks.list_every),
-        say=say,
-    )
+    every_ms = duration_ms(settings.checks.list_every)
+    return poller, Lister(iot, known=knowing(place, realm=realm), every_ms=every_ms, say=say)
 
 
 @contextmanager

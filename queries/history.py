@@ -10,11 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC
 from itertools import islice
 from typing import NamedTuple
 
+from queries.explanation import Explanation, explained
 from queries.fidelity import Agreement, By, Compared, compared, grouped, repeated, repetitions
 from queries.many import BATCH, Many
 from queries.many import Question as Question
@@ -22,6 +22,7 @@ from queries.many import Reply as Reply
 from queries.many import Time as Time
 from queries.standing import Standing, check_begun, check_heard_of, standings
 from queries.takeovers import Taken, takeovers_in
+from queries.timelines import Cut, cut_of, earliest, latest
 from queries.times import day_of, milliseconds_of, parse_time, read_zone
 from queries.uptime import Policy, Thing, ThingTime, reckon, stretches_of
 from store.answer import (
@@ -32,18 +33,15 @@ from store.answer import (
     ask,
     check_name,
     is_legal,
-    periods,
 )
 from store.care import ALWAYS_MS
-from store.checks import UNNAMED
 from store.clock import Clock, system_clock
 from store.engine import Store, open_reader, parse_url
 from store.errors import BadTime, InvalidRequest, ResourceNotFound, UsageError
 from store.identity import Binding, bindings, client_of
-from store.model import DEFAULT_REALM, SECOND_MS, Session, State
-from store.packing import session_from, unpack_id
+from store.model import DEFAULT_REALM, Session
+from store.packing import session_from
 from store.registry import Registry
-from store.schema import STATES
 
 
 class ThingPeriod(NamedTuple):
@@ -60,43 +58,6 @@ class ThingTransition(NamedTuple):
     thing_name: str | None
     client_id: str
     seen: Seen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """Why the answer is what it is: the evidence around it, the rule, and what was believed before."""
-
-    answer: Answer
-    in_force: Seen
-    following: Seen | None
-    evidence: Sequence[EvidenceSeen]
-    checks: Sequence[CheckSeen]
-    believed: Sequence[Seen]  # what was ever believed to hold at the instant, oldest first
-
-
-class EvidenceSeen(NamedTuple):
-    """A piece of evidence as a question finds it."""
-
-    at_ms: int
-    kind: int
-    known_at: int
-    claimed_at: int | None
-    source: str
-    session_id: str
-    version: int | None
-    reason: str | None
-
-
-class CheckSeen(NamedTuple):
-    """An answer of the API as a question finds it; those that repeat it are not listed."""
-
-    asked_ms: int
-    named_ms: int | None  # the instant that it names
-    state: State
-    reason: str | None
-    known_at: int
-    claimed_at: int | None
-    source: str
 
 
 class History:
@@ -248,7 +209,7 @@ class History:
         to: Time | None,
         known_at: int,
         by_client: bool,
-    ) -> Iterator[tuple[str, _Cut]]:
+    ) -> Iterator[tuple[str, Cut]]:
         from_ms = None if from_ is None else self.milliseconds(from_)
         to_ms = None if to is None else self.milliseconds(to)
         if from_ms is not None and to_ms is not None and to_ms <= from_ms:
@@ -268,13 +229,13 @@ class History:
         if not spoken:
             raise ResourceNotFound(f"The resource {name} was never heard of.")
         for binding in spoken:
-            begins_ms = _latest(binding.from_ms, from_ms)
-            ends_ms = _earliest(binding.to_ms, to_ms)
+            begins_ms = latest(binding.from_ms, from_ms)
+            ends_ms = earliest(binding.to_ms, to_ms)
             if begins_ms is not None and ends_ms is not None and ends_ms <= begins_ms:
                 continue
             yield (
                 asker.client_id(binding.client_no),
-                _cut(asker, binding.client_no, begins_ms, ends_ms, known_at),
+                cut_of(asker, binding.client_no, begins_ms, ends_ms, known_at),
             )
 
     def uptime(
@@ -329,7 +290,7 @@ class History:
 
     def _spoken(
         self, asker: Asker, names: Sequence[str] | None, window: tuple[int, int], known_at: int
-    ) -> Iterator[tuple[str, bool, list[tuple[str, _Cut]]]]:
+    ) -> Iterator[tuple[str, bool, list[tuple[str, Cut]]]]:
         """Go through things, of those that are named or of all: who spoke for each in a window, and what was said.
 
         Gives `(name, whether it is a client's id, [(client_id, its part)])`. Raises ResourceNotFound for a name of
@@ -435,27 +396,7 @@ class History:
             else:
                 client_no = client_of(asker, thing_name, answer.at_ms, known_ms)
             assert client_no is not None
-            seen = asker.before(client_no, answer.at_ms + 1, known_ms)
-            assert seen is not None
-            after = asker.after(client_no, answer.at_ms, known_ms)
-            following = None
-            if after is not None:
-                following = asker.timeline(client_no, known_ms, from_ms=after[0], to_ms=after[0] + 1)[0]
-            stamps = {seen.at_ms, seen.timestamp_ms, seen.not_before_ms, seen.not_after_ms}
-            if following is not None:
-                stamps |= {following.at_ms, following.timestamp_ms}
-            known_stamps = [stamp for stamp in stamps if stamp is not None]
-            evidence = _evidence_about(asker, client_no, known_ms, known_stamps)
-            checks = _checks_about(asker, client_no, known_ms, known_stamps)
-            believed = asker.believed(client_no, answer.at_ms, known_ms)
-        return Explanation(
-            answer=answer,
-            in_force=seen,
-            following=following,
-            evidence=evidence,
-            checks=checks,
-            believed=believed,
-        )
+            return explained(asker, client_no, answer)
 
     def fidelity(
         self, from_: Time | None = None, to: Time | None = None, *, known_at: Time | None = None
@@ -518,82 +459,12 @@ class History:
             del replies
 
 
-class _Cut(NamedTuple):
-    """A part of one client's timeline: what holds at its beginning, what follows, and one row beyond."""
-
-    rows: list[Seen]  # those in the window, led by the one in force at its beginning
-    beyond: Seen | None  # the next one, which says from when the last stretch is proven
-    from_ms: int | None
-    to_ms: int | None
-
-    def periods(self, watched: Sequence[tuple[int, int]] | None) -> Iterator[Period]:
-        timeline = self.rows if self.beyond is None else [*self.rows, self.beyond]
-        for period in periods(timeline, watched):
-            from_ms = period.from_ms if self.from_ms is None else max(period.from_ms, self.from_ms)
-            to_ms = _earliest(period.to_ms, self.to_ms)
-            if to_ms is None or from_ms < to_ms:
-                yield period._replace(from_ms=from_ms, to_ms=to_ms)
-
-
-def _cut(asker: Asker, client_no: int, from_ms: int | None, to_ms: int | None, known_at: int) -> _Cut:
-    low = -(1 << 62) if from_ms is None else from_ms
-    high = (1 << 62) if to_ms is None else to_ms
-    rows = asker.timeline(client_no, known_at, from_ms=low, to_ms=high)
-    if from_ms is not None and (not rows or rows[0].at_ms > from_ms):
-        carried = asker.before(client_no, from_ms, known_at)
-        if carried is not None:
-            rows.insert(0, carried)
-    beyond = None
-    if to_ms is not None and rows:
-        after = asker.after(client_no, to_ms - 1, known_at)
-        if after is not None:
-            # Only as where the last stretch ends: what checks prove of that one is not of what follows.
-            beyond = rows[-1]._replace(
-                at_ms=after[0], proved_from_ms=after[1], confirmed_from_ms=None, confirmed_until_ms=None
-            )
-    return _Cut(rows, beyond, from_ms, to_ms)
-
-
 def _wide(asker: Asker, from_ms: int, to_ms: int, known_at: int, reach_ms: int) -> tuple[int, int]:
     """Widen a window by what is looked at beyond it. Raises UsageError, IndexNotReady."""
     if to_ms <= from_ms:
         raise UsageError("The window ends before it begins; --from must be earlier than --to.")
     asker.check_horizon(from_ms, known_at)
     return max(from_ms - reach_ms, asker.care.horizon_ms), to_ms + reach_ms
-
-
-def _latest(a: int | None, b: int | None) -> int | None:
-    return b if a is None else a if b is None else max(a, b)
-
-
-def _earliest(a: int | None, b: int | None) -> int | None:
-    return b if a is None else a if b is None else min(a, b)
-
-
-def _evidence_about(asker: Asker, client_no: int, known_at: int, stamps: Sequence[int]) -> list[EvidenceSeen]:
-    found: list[EvidenceSeen] = []
-    for stamp in sorted(stamps):
-        for row in asker.rows("evidence_at", client_no=client_no, at_ms=stamp, known_at=known_at):
-            at_ms, kind, known, claimed_at, source, packed, version, reason = row
-            session_id = "" if packed is None else unpack_id(bytes(packed))
-            found.append(EvidenceSeen(at_ms, kind, known, claimed_at, source, session_id, version, reason))
-    return sorted(found, key=lambda one: (one.known_at, one.at_ms, one.kind))
-
-
-def _checks_about(asker: Asker, client_no: int, known_at: int, stamps: Sequence[int]) -> list[CheckSeen]:
-    """List the answers that name these instants, to about a second, or were asked then and named none."""
-    found: dict[tuple[int, ...], CheckSeen] = {}
-    for stamp in stamps:
-        low, high = stamp - 2 * SECOND_MS, stamp + SECOND_MS
-        for row in asker.rows(
-            "checks_about", client_no=client_no, from_ms=low, to_ms=high, known_at=known_at
-        ):
-            asked_ms, about_ms, named, state, reason, known, claimed_at, source = row
-            named_ms = None if named == UNNAMED else about_ms
-            found[asked_ms, about_ms, known] = CheckSeen(
-                asked_ms, named_ms, STATES[state], reason, known, claimed_at, source
-            )
-    return [found[place] for place in sorted(found)]
 
 
 def open_history(

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from queries.explanation import CheckSeen, EvidenceSeen, Explanation
 from queries.fidelity import Agreement, By, Compared, Outcome
-from queries.history import CheckSeen, EvidenceSeen, Explanation, Reply, ThingPeriod, ThingTransition
+from queries.history import Reply, ThingPeriod, ThingTransition
 from queries.times import iso
 from store.answer import Answer, LastKnown, Seen, bounds_of, last_known
 from store.errors import AnswerError, ThinglineError

@@ -220,6 +220,12 @@ _WINDOW_OPTIONS = (
 things_argument = click.argument("things", nargs=-1, metavar="[THING]...")
 
 
+def check_one_form(*, as_json: bool, as_csv: bool, parquet: Path | None) -> None:
+    """Refuse two forms at once. Raises UsageError."""
+    if as_json + as_csv + (parquet is not None) > 1:
+        raise UsageError("Give one of --json, --csv and --parquet.")
+
+
 def report_options(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command the options of every report, which it takes as one value, `asked`."""
 
@@ -235,8 +241,7 @@ def report_options(command: Callable[..., int]) -> Callable[..., int]:
         parquet: Path | None,
         **rest: Any,
     ) -> int:
-        if as_json + as_csv + (parquet is not None) > 1:
-            raise UsageError("Give one of --json, --csv and --parquet.")
+        check_one_form(as_json=as_json, as_csv=as_csv, parquet=parquet)
         asked = Asked(
             known_at=known_at,
             tz=tz,

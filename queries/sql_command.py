@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queries.commands import tz_option
+from queries.receipts import check_one_form
 from store.errors import BadQuery, UsageError
 from store.options import described, json_option, store_option
 
@@ -77,8 +78,7 @@ def sql(
     from queries.sql import Session
     from queries.times import length_ms, read_zone
 
-    if as_json + as_csv + (parquet is not None) > 1:
-        raise UsageError("Give one of --json, --csv and --parquet.")
+    check_one_form(as_json=as_json, as_csv=as_csv, parquet=parquet)
     if parquet is not None and query is None:
         raise UsageError("--parquet takes one query; give it.")
     if not re.fullmatch(r"[1-9][0-9]{0,6}\s*(MB|GB|TB|MiB|GiB|TiB)", memory):

@@ -251,7 +251,7 @@ def reckon(told: Iterable[Stretch], policy: Policy, window: Span) -> Reckoned:
         stretches = _recounted(stretches, Counted.CONNECTED, policy.coalesce_ms)
     if policy.grace_ms:
         stretches = _recounted(stretches, Counted.DISCONNECTED, policy.grace_ms)
-    excluded = _Spans(policy.excluded)
+    excluded = _Spans(policy.excluded, Counted.EXCLUDED)
     outages = [
         outage
         for before, run, after in _runs(stretches)
@@ -264,11 +264,10 @@ def reckon(told: Iterable[Stretch], policy: Policy, window: Span) -> Reckoned:
 def account(reckoned: Reckoned) -> Account:
     """Add up one thing's time."""
     sums = Account()
+    before: Stretch | None = None
     for each in reckoned.stretches:
         length_ms = each.to_ms - each.from_ms
         sums.add_time(each.counted, length_ms, observed=each.observed, reason=each.reason)
-    before: Stretch | None = None
-    for each in reckoned.stretches:
         if each.counted is Counted.EXCLUDED:
             continue
         if before is not None and each.turn and each.counted is Counted.CONNECTED:
@@ -357,14 +356,15 @@ def _cut(each: Stretch | None, window: Span) -> Stretch | None:
 
 
 class _Spans:
-    """Spans that are excluded, disjoint and ascending."""
+    """Spans of time that count as one thing, whatever the state."""
 
-    def __init__(self, spans: Iterable[Span]) -> None:
+    def __init__(self, spans: Iterable[Span], counted: Counted) -> None:
+        self._counted = counted
         self._spans = merged(list(spans))
         self._ends = [to_ms for _, to_ms in self._spans]
 
     def cut(self, each: Stretch | None) -> Iterator[Stretch]:
-        """Cut what is excluded out of a stretch, to count as that; what is not registered stays so."""
+        """Cut the spans out of a stretch, to count as that; what is not registered stays so."""
         if each is None:
             return
         if not self._spans or each.counted is Counted.NOT_REGISTERED:
@@ -376,9 +376,8 @@ class _Spans:
                 break
             if cursor_ms < from_ms:
                 yield _part(each, cursor_ms, from_ms)
-            begins_ms, ends_ms = max(cursor_ms, from_ms), min(to_ms, each.to_ms)
-            yield _part(each, begins_ms, ends_ms)._replace(counted=Counted.EXCLUDED)
-            cursor_ms = ends_ms
+            begins_ms, cursor_ms = max(cursor_ms, from_ms), min(to_ms, each.to_ms)
+            yield Stretch(begins_ms, cursor_ms, self._counted, observed=False)
         if cursor_ms < each.to_ms:
             yield _part(each, cursor_ms, each.to_ms)
 
@@ -400,28 +399,22 @@ def stretches_of(
     where the store's own history had not begun (`begun_ms`; None: it never did). What is later than `known_at` is
     inferred at best.
     """
-    gone = _Spans(absent)
+    gone = _Spans(absent, Counted.NOT_REGISTERED)
     for each in _tiled(periods, begun_ms, window, known_at):
-        for part in gone.cut(each):
-            if part.counted is Counted.EXCLUDED:
-                part = part._replace(
-                    counted=Counted.NOT_REGISTERED, observed=False, reason=None, turn=False, seen=None
-                )
-            yield part
+        yield from gone.cut(each)
 
 
 def _tiled(periods: Iterable[Period], begun_ms: int | None, window: Span, known_at: int) -> Iterator[Stretch]:
-    low_ms, high_ms = window
-    cursor_ms = low_ms
-    first = True
+    cursor_ms, high_ms = window
+    dark_ms = high_ms if begun_ms is None else begun_ms  # up to then nobody knew of anything
     for period in periods:
         from_ms = max(period.from_ms, cursor_ms)
         to_ms = high_ms if period.to_ms is None else min(period.to_ms, high_ms)
         if from_ms >= to_ms:
             continue
         if cursor_ms < from_ms:
-            yield from _before(cursor_ms, from_ms, begun_ms if first else None, first=first)
-        first = False
+            yield from _untold(cursor_ms, from_ms, dark_ms)
+        dark_ms = high_ms  # the thing was heard of: what is told no more is unknown
         turn = period.from_ms == period.seen.at_ms and from_ms == period.from_ms
         known = _stretch(period, from_ms, to_ms, turn=turn)
         if known.observed and from_ms <= known_at < to_ms - 1:
@@ -431,12 +424,12 @@ def _tiled(periods: Iterable[Period], begun_ms: int | None, window: Span, known_
             yield known._replace(observed=known.observed and from_ms <= known_at)
         cursor_ms = to_ms
     if cursor_ms < high_ms:
-        yield from _before(cursor_ms, high_ms, begun_ms if first else None, first=first)
+        yield from _untold(cursor_ms, high_ms, dark_ms)
 
 
-def _before(from_ms: int, to_ms: int, begun_ms: int | None, *, first: bool) -> Iterator[Stretch]:
-    """Count time of which no period tells: not registered before the thing was heard of, else unknown."""
-    edge_ms = to_ms if begun_ms is None or not first else min(max(from_ms, begun_ms), to_ms)
+def _untold(from_ms: int, to_ms: int, dark_ms: int) -> Iterator[Stretch]:
+    """Count time of which no period tells: unknown up to `dark_ms`, not registered from then on."""
+    edge_ms = min(max(from_ms, dark_ms), to_ms)
     if from_ms < edge_ms:
         yield Stretch(from_ms, edge_ms, Counted.UNKNOWN, observed=False)
     if edge_ms < to_ms:

@@ -242,7 +242,9 @@ class Asker:
         return None if registry is None else registry.is_registered(at_ms)
 
     def _registry_from(self, known_at: int) -> int | None:
-        """Tell when anything was first told of the registry; None: never."""
+        """Tell when anything was first told of the registry; None: never. What is not told by now was not before."""
+        if known_at < self._mark and self._registry_from(self._mark) is None:
+            return None
         if known_at not in self._registry_begins:
             if len(self._registry_begins) >= MOST_MOMENTS:
                 self._registry_begins.clear()
