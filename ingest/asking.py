@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
+from ingest.choice import TAUGHT_BY_CHECKS
 from ingest.client import Client, Run, Told
 from ingest.counts import Counts
 from ingest.fold import fold
@@ -64,6 +65,8 @@ class Asking:
             answers = [Told(one.check, one.answer) for one in asked]
             folded = fold(client, events, self._history, answers, known_at)
             counts.conflicts += folded.conflicts
+            if asked:
+                counts.revealed += sum(row.transition.rule in TAUGHT_BY_CHECKS for row in folded.added)
             if client.run is not run:
                 self._close_run(client.client_no, run)
             for one in asked:

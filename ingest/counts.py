@@ -17,6 +17,9 @@ class Counts:
     checks: int = 0  # API checks that spoke of a connection
     repeated: int = 0  # ... and said what the one before had said, so that no row was needed
     stale: int = 0  # ... and named an instant older than the newest transition held, long after that
+    revealed: int = (
+        0  # transitions that checks told of: where AWS's answer was not what the history would have said
+    )
     transitions: int = 0  # rows written
     corrections: int = 0  # rows superseded by evidence that came late
     conflicts: int = 0  # copies that contradicted what was held of their session

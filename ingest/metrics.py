@@ -26,6 +26,8 @@ _WRITTEN = {
     "corrections": "Transitions that late evidence superseded",
     "transitions": "Transitions written",
     "checks": "API checks that spoke of a connection",
+    "repeated": "API checks that said what the one before had said",
+    "revealed": "Transitions that only API checks told of",
     "stale": "API checks that named an older instant than was held",
     "quarantined": "Records that could not be read",
 }

@@ -294,6 +294,7 @@ def test_metrics_and_health_are_told(sqs: SqsFake, tmp_path: Path, rng: random.R
     told = page("/metrics")[1]
     assert f'thingline_messages_total{{source="sqs:events"}} {float(len(bodies))}' in told
     assert "thingline_quarantined_total 1.0" in told
+    assert "thingline_revealed_total 0.0" in told
     sqs.faults["*"] = DENIED
     until(lambda: 'trouble="denied"' in page("/metrics")[1], "it is counted", process=process)
     code, log = end(process)

@@ -183,3 +183,15 @@ def test_checks_of_one_moment_in_several_batches_are_one_step(store_url: str, or
         one_by_one(store_url, [[item]])
     with open_reader(parse_url(store_url)) as store:
         assert list(faults(store)) == []
+
+
+def test_what_a_check_reveals_is_counted_and_what_it_confirms_is_not(store_url: str) -> None:
+    events = [learned(connect(T0, session="s", version=0))]
+    agrees, differs = said_connected(T0 + HOUR_MS, T0), said_connected(T0 + 3 * HOUR_MS, T0 + 2 * HOUR_MS)
+    again = differs._replace(asked_ms=T0 + 4 * HOUR_MS)
+    with open_writer(parse_url(store_url)) as store, Writer(store) as writer:
+        writer.write(events, source="test")
+        found = [
+            writer.write([learned(observed(check))], source="test") for check in (agrees, differs, again)
+        ]
+    assert [(each.revealed, each.repeated) for each in found] == [(0, 0), (1, 0), (0, 1)]
