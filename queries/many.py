@@ -47,14 +47,21 @@ class Question(NamedTuple):
     known_at: Time | None = None
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, eq=False):
     """An answer, or the error that is the answer; with the question's times as they were understood."""
 
     thing_name: str | None
     at_ms: int | None
     known_at: int | None
-    answer: Answer | None
+    held: Answer | None  # what is answered at some instant of the same period; shared by the replies of one
     error: AnswerError | None
+
+    @property
+    def answer(self) -> Answer | None:
+        """Give the answer; None where it is an error."""
+        if self.held is None or self.at_ms is None or self.held.at_ms == self.at_ms:
+            return self.held
+        return said_at(self.held, self.at_ms)
 
 
 class Many:
@@ -95,7 +102,7 @@ class Many:
             if known_ms == mark:
                 line = own.get(name)
                 if line is not None and line.starts[0] <= at_ms <= now_ms:
-                    told(Reply(name, at_ms, mark, line.answer(at_ms), None))
+                    told(Reply(name, at_ms, mark, line.held(at_ms), None))
                     continue
             place = len(replies)
             told(None)
@@ -300,17 +307,16 @@ class _Line:
         # From each of `starts` up to the next: one answer, or those of several periods, each with its end.
         self._held: list[Answer | list[tuple[int, Answer]] | None] = [None] * len(timeline)
 
-    def answer(self, at_ms: int) -> Answer:
-        """Answer at an instant not before the first of `starts`."""
+    def held(self, at_ms: int) -> Answer:
+        """Give what is answered in the period of an instant not before the first of `starts`."""
         place = bisect_right(self.starts, at_ms) - 1
         held = self._held[place]
-        if isinstance(held, Answer):
-            return said_at(held, at_ms)
         if held is None:
             made = self._made(place)
             held = self._held[place] = made[0][1] if len(made) == 1 else made
-            return self.answer(at_ms)
-        return said_at(next(answer for to_ms, answer in held if at_ms < to_ms), at_ms)
+        if type(held) is Answer:
+            return held
+        return next(answer for to_ms, answer in held if at_ms < to_ms)  # type: ignore[union-attr]
 
     def _made(self, place: int) -> list[tuple[int, Answer]]:
         """Answer in every period of a transition; what is asked of later than known_at is answered otherwise."""
@@ -342,5 +348,5 @@ class _Line:
             if at_ms < begins_ms:
                 unknown.append(place)
             else:
-                replies[place] = Reply(name, at_ms, known_at, self.answer(at_ms), None)
+                replies[place] = Reply(name, at_ms, known_at, self.held(at_ms), None)
         return asked._replace(places=unknown)

@@ -92,33 +92,20 @@ class ReplyLines:
     """Writes replies as NDJSON, as `reply_json` says; what the answers of one period share is rendered once."""
 
     def __init__(self) -> None:
-        self._shared: dict[tuple[object, ...], list[str]] = {}
+        # By identity: to compare answers costs more than to write them. Each is kept, so that none takes its place.
+        self._shared: dict[int, tuple[Answer, list[str]]] = {}
 
     def line(self, reply: Reply) -> str:
         """Write one line, without its newline."""
-        answer = reply.answer
-        if answer is None:
+        held = reply.held
+        if held is None or reply.at_ms is None:
             return json_line(reply_json(reply))
-        # The instant asked about is said once, and in an inferred stretch once more: as its end.
-        is_inferred = answer.certainty is Certainty.INFERRED
-        shared_by = (
-            answer.thing_name,
-            answer.client_id,
-            answer.known_at,
-            answer.connected,
-            answer.timestamp_ms,
-            answer.disconnect_reason,
-            answer.certainty,
-            answer.not_before_ms,
-            None if is_inferred else answer.not_after_ms,
-            answer.last_known,
-        )
-        shared = self._shared.get(shared_by)
+        shared = self._shared.get(id(held))
         if shared is None:
             if len(self._shared) >= MOST_SHARED:
                 self._shared.clear()
-            shared = self._shared[shared_by] = _around(json_line(reply_json(reply)), answer, is_inferred)
-        return iso(answer.at_ms).join(shared)
+            shared = self._shared[id(held)] = held, _around(reply, held)
+        return iso(reply.at_ms).join(shared[1])
 
 
 _AT = len('{"thingName":,"clientId":,"at":"')
@@ -126,11 +113,12 @@ _TIME = len(iso(0))
 _END = '","error":null}'  # of an inferred answer, right after its notAfter
 
 
-def _around(line: str, answer: Answer, is_inferred: bool) -> list[str]:
-    """Cut a line of `reply_json` where the instant asked about stands."""
+def _around(reply: Reply, answer: Answer) -> list[str]:
+    """Cut the line of a reply where the instant asked about stands: once, and in an inferred stretch as its end too."""
+    line = json_line(reply_json(reply))
     begins = _AT + len(json_line(answer.thing_name)) + len(json_line(answer.client_id))
     pieces = [line[:begins], line[begins + _TIME :]]
-    if is_inferred:
+    if answer.certainty is Certainty.INFERRED:
         pieces[1:] = [line[begins + _TIME : -len(_END) - _TIME], _END]
     return pieces
 

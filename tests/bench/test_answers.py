@@ -18,7 +18,7 @@ import pytest
 from ingest.writer import Writer
 from queries.history import History, Question, Reply, open_history
 from queries.output import ReplyLines, json_line, reply_json
-from store.answer import Asker, said_at
+from store.answer import Asker
 from store.engine import open_reader, open_writer, parse_url
 from store.errors import AnswerError, ResourceNotFound
 from store.model import Learned
@@ -91,7 +91,7 @@ def beside_exact_keys(url: str, execute: Callable[..., Any], mark: str) -> None:
                 """Make a reply to each, of an answer at hand."""
                 for name, at_ms, _ in questions:
                     assert isinstance(at_ms, int)
-                    yield Reply(name, at_ms, 0, said_at(answers[0], at_ms), None)
+                    yield Reply(name, at_ms, 0, answers[0], None)
 
             made = microseconds(lambda: sum(1 for _ in each()), count)
             many = microseconds(lambda: sum(1 for _ in history.ask(questions)), count)  # noqa: B023
