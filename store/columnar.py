@@ -7,7 +7,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from store.mirror_schema import FINGERPRINT, GROWING, MACROS, NAMES, NUMBERS, VIEWS
+from store.mirror_schema import (
+    CUT_MS,
+    GROWING,
+    MACROS,
+    NAMES,
+    NUMBERS,
+    PRINT,
+    RECKONED,
+    VIEWS,
+    carried,
+    last_cut,
+    listing,
+)
 
 DOUBLE = '"'
 
@@ -56,8 +68,10 @@ def mirrored(path: Path) -> tuple[dict[str, Any], list[tuple[int, int]]] | None:
     return dict(zip(names, row, strict=True)), unsettled
 
 
-def load(path: Path, folder: Path, *, whole: bool) -> tuple[int, int]:
-    """Load files of rows into a mirror, a new one where `whole`; gives the fingerprint of its timelines.
+def load(path: Path, folder: Path, *, known_at: int, held_at: int | None) -> tuple[int, int]:
+    """Load files of rows into a mirror as known at `known_at`; gives the fingerprint of its timelines.
+
+    `held_at` is as known when it is; None: it is a new one.
 
     What is kept of the clients in `changed` from their instants on is replaced, and the sessions of those in
     `sessions_changed`. The mirror is nobody else's yet.
@@ -67,18 +81,21 @@ def load(path: Path, folder: Path, *, whole: bool) -> tuple[int, int]:
     with duckdb.connect(str(path)) as connection:
         connection.execute("SET enable_progress_bar = false; SET preserve_insertion_order = true")
         connection.execute("BEGIN")
-        if whole:
+        if held_at is None:
             connection.execute("CREATE SCHEMA kept")
             for table, columns in (NUMBERS | NAMES).items():
-                listed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+                listed = ", ".join(
+                    f"{name} {kind}" for name, kind in (columns | RECKONED.get(table, {})).items()
+                )
                 connection.execute(f"CREATE TABLE kept.{table} ({listed})")
+            connection.execute(last_cut(known_at))
             for statement in (*VIEWS, *MACROS):
                 connection.execute(statement)
         for table in NUMBERS | NAMES:
             if table not in GROWING:
                 connection.execute(f"DELETE FROM kept.{table}")
         _fill(connection, folder, ("changed", "sessions_changed"))
-        if not whole:
+        if held_at is not None:
             for table in ("timeline", "stretches"):
                 connection.execute(
                     f"DELETE FROM kept.{table} t USING kept.changed c"
@@ -87,15 +104,20 @@ def load(path: Path, folder: Path, *, whole: bool) -> tuple[int, int]:
             connection.execute(
                 "DELETE FROM kept.sessions t USING kept.sessions_changed c WHERE t.client_no = c.client_no"
             )
-        _fill(connection, folder, [name for name in NUMBERS | NAMES if not name.endswith("changed")])
+            connection.execute(last_cut(known_at))
+            for cut in range(held_at // CUT_MS + 1, known_at // CUT_MS + 1):
+                connection.execute(carried(cut))
+        _fill(
+            connection, folder, [name for name in NUMBERS | NAMES if not name.endswith("changed")], known_at
+        )
         connection.execute("DELETE FROM kept.changed; DELETE FROM kept.sessions_changed")
-        count, number = connection.execute(f"SELECT {FINGERPRINT} FROM kept.timeline").fetchall()[0]
+        count, number = connection.execute(f"SELECT count(*), sum({PRINT}) FROM kept.timeline").fetchall()[0]
         connection.execute("COMMIT")
         connection.execute("CHECKPOINT")
     return int(count), int(number or 0)
 
 
-def _fill(connection: Any, folder: Path, tables: Iterable[str]) -> None:
+def _fill(connection: Any, folder: Path, tables: Iterable[str], known_at: int = 0) -> None:
     for table in tables:
         columns = (NUMBERS | NAMES)[table]
         file = folder / f"{table}.{'csv' if table in NUMBERS else 'ndjson'}"
@@ -109,4 +131,6 @@ def _fill(connection: Any, folder: Path, tables: Iterable[str]) -> None:
             else f"read_json({_quoted(str(file))}, format = 'newline_delimited', columns = {{{told}}})"
         )
         new = " ANTI JOIN kept.reasons USING (reason_no)" if table == "reasons" else ""
-        connection.execute(f"INSERT INTO kept.{table} SELECT * FROM {source}{new}")
+        listed = f", {listing(known_at)}" if table == "stretches" else ""
+        order = " ORDER BY cut, from_ms, client_no" if listed else ""
+        connection.execute(f"INSERT INTO kept.{table} BY NAME SELECT *{listed} FROM {source}{new}{order}")

@@ -106,14 +106,14 @@ def _refreshed(store: Store, path: Path, say: Callable[[str], None]) -> Mirrored
                 if held is not None and _goes_on(held[0], mark):
                     shutil.copyfile(path, new)
                     changed = reader.since(held[0]["known_at"], held[1])
-                    if _load(reader, changed, mark, new, folder, whole=False):
+                    if _load(reader, changed, mark, new, folder, held_at=held[0]["known_at"]):
                         _put(store, new, path)
                         return Mirrored(path, known_at, built=False, clients=len(changed.pairs))
                     new.unlink()
                     shutil.rmtree(folder)
                 say(f"building the mirror {path}")
                 changed = reader.everything()
-                if not _load(reader, changed, mark, new, folder, whole=True):
+                if not _load(reader, changed, mark, new, folder, held_at=None):
                     raise StoreUnreachable(
                         f"The mirror {path} does not come out as the store is; `thingline db check` may say why."
                     )
@@ -128,7 +128,7 @@ def _goes_on(held: dict[str, Any], mark: dict[str, Any]) -> bool:
 
 
 def _load(
-    reader: Reader, changed: Changed, mark: dict[str, Any], new: Path, folder: Path, *, whole: bool
+    reader: Reader, changed: Changed, mark: dict[str, Any], new: Path, folder: Path, *, held_at: int | None
 ) -> bool:
     """Write rows into files and load them; tells whether the timelines came out as those of the store."""
     from store import columnar
@@ -155,7 +155,7 @@ def _load(
     _write(folder, "clients", reader.clients)
     _write(folder, "speakers", reader.speakers(mark["horizon_ms"]))
     _write(folder, "mark", [tuple(mark.values())])
-    return columnar.load(new, folder, whole=whole) == reader.fingerprint()
+    return columnar.load(new, folder, known_at=mark["known_at"], held_at=held_at) == changed.fingerprint
 
 
 def _write(folder: Path, table: str, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -19,7 +19,7 @@ from store.answer import is_legal
 from store.asker import Asker
 from store.certainty import bounds_of, periods
 from store.identity import bindings
-from store.mirror_schema import EVER_MS, FINGERPRINT, INFERRED, OBSERVED, UNKNOWN
+from store.mirror_schema import EVER_MS, INFERRED, OBSERVED, PRINT, UNKNOWN
 from store.model import Certainty
 from store.packing import BLOCK, unpack_id, unpack_slots
 from store.schema import RULES
@@ -40,11 +40,16 @@ _PAIRS = {
 _VISIBLE = "x.recorded_at <= :known_at AND (x.superseded_at IS NULL OR x.superseded_at > :known_at)"
 _TOUCHED = "(x.recorded_at >= :since OR x.superseded_at >= :since)"
 _AT_LAST = "CASE WHEN x.recorded_at >= :known_at OR x.superseded_at >= :known_at THEN x.at_ms END"
+_PRINT = PRINT.replace("recorded_ms", "recorded_at")
 
 _STATEMENTS = {
     # What was touched at the newest moment may be touched again at it, and rows of that very moment may vanish.
+    # Of every client, for the one look through all transitions tells the fingerprint too.
     "transitions_changed": f"""
-        SELECT x.client_no, min(x.at_ms), min({_AT_LAST}) FROM transitions x WHERE {_TOUCHED} GROUP BY x.client_no
+        SELECT x.client_no, min(CASE WHEN {_TOUCHED} THEN x.at_ms END), min({_AT_LAST}),
+            sum(CASE WHEN {_VISIBLE} THEN 1 ELSE 0 END),
+            sum(CASE WHEN {_VISIBLE} THEN {_PRINT} ELSE 0 END)
+        FROM transitions x GROUP BY x.client_no
     """,
     "confirmations_changed": f"""
         SELECT x.client_no, min(x.at_ms), min({_AT_LAST}) FROM confirmations x WHERE {_TOUCHED} GROUP BY x.client_no
@@ -94,11 +99,6 @@ _STATEMENTS = {
             FROM evidence e WHERE e.thing_no IS NOT NULL AND e.known_at <= :known_at
         ) b WHERE b.former IS NULL OR b.former <> b.client_no ORDER BY b.thing_no, b.at_ms, b.digest
     """,
-    "fingerprint": f"""
-        SELECT {FINGERPRINT} FROM (
-            SELECT x.*, x.recorded_at AS recorded_ms FROM transitions x WHERE {_VISIBLE}
-        ) y
-    """,
 }
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 
@@ -109,6 +109,7 @@ class Changed(NamedTuple):
     pairs: list[Pair]
     unsettled: list[Pair]  # what may yet change at the very moment that the mirror is of
     sessions: list[int]
+    fingerprint: tuple[int, int]  # of all timelines, as they are now
 
 
 class Speaker(NamedTuple):
@@ -153,18 +154,26 @@ class Reader:
     def everything(self) -> Changed:
         """Read all there is."""
         numbers = [row[0] for row in self.clients]
-        return Changed([(no, -EVER_MS) for no in numbers], self.since(self._known_at, []).unsettled, numbers)
+        return self.since(self._known_at, [])._replace(
+            pairs=[(no, -EVER_MS) for no in numbers], sessions=numbers
+        )
 
     def since(self, since: int, unsettled: Iterable[Pair]) -> Changed:
         """Tell what was learned at or after a moment; `unsettled` as it was told then."""
         first: dict[int, int] = {}
         last: dict[int, int] = {}
         found: list[Pair] = list(unsettled)
-        for statement in ("transitions_changed", "confirmations_changed"):
-            for client_no, at_ms, at_last_ms in self._rows(statement, since=since):
+        count = number = 0
+        for client_no, at_ms, at_last_ms, *printed in self._rows("transitions_changed", since=since):
+            count, number = count + int(printed[0]), number + int(printed[1])
+            if at_ms is not None:
                 found.append((client_no, at_ms))
-                if at_last_ms is not None:
-                    last[client_no] = min(at_last_ms, last.get(client_no, EVER_MS))
+            if at_last_ms is not None:
+                last[client_no] = at_last_ms
+        for client_no, at_ms, at_last_ms in self._rows("confirmations_changed", since=since):
+            found.append((client_no, at_ms))
+            if at_last_ms is not None:
+                last[client_no] = min(at_last_ms, last.get(client_no, EVER_MS))
         for client_no, at_ms in (*found, *self._swept(since)):
             first[client_no] = min(at_ms, first.get(client_no, EVER_MS))
         pairs = [
@@ -173,7 +182,7 @@ class Reader:
             for row in self._of("begins", batch)
         ]
         sessions = [row[0] for row in self._rows("sessions_changed", since=since)]
-        return Changed(sorted(pairs), sorted(last.items()), sorted(sessions))
+        return Changed(sorted(pairs), sorted(last.items()), sorted(sessions), (count, number))
 
     def _swept(self, since: int) -> list[Pair]:
         """List the clients that a sweep found as they had been, and the transition that it confirms."""
@@ -185,11 +194,6 @@ class Reader:
             for slot, _ in unpack_slots(*row)
         }
         return [(row[0], row[1]) for row in self._rows("repeated") if row[0] in asked] if asked else []
-
-    def fingerprint(self) -> tuple[int, int]:
-        """Give a number that tells the timelines of two stores apart."""
-        ((count, number),) = self._rows("fingerprint")
-        return int(count), int(number or 0)
 
     # --- Rows ---------------------------------------------------------------------------------------------
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from store.schema import RULES
 
-FORMAT = 1  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
+FORMAT = 2  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
 
 EVER_MS = 1 << 62
+CUT_MS = (
+    30 * 24 * 3_600_000
+)  # the stretches are listed by so much time, so that a question reads that of its window
 OBSERVED, INFERRED, UNKNOWN = 2, 1, 0  # kept.stretches.certainty
 
 # What is loaded: files of rows in this order of columns. Those of numbers are CSV, those that hold names NDJSON.
@@ -29,6 +32,8 @@ NUMBERS: dict[str, dict[str, str]] = {
         "recorded_ms": "BIGINT",
     },
     # The stretches of a client as they are proven or carried on; whether anybody was watching cuts them in `periods`.
+    # Each is listed in every cut of time that it touches, up to that of the watermark: what holds at the beginning
+    # of a cut is carried in, and a question about a day costs the same however much lies behind it.
     "stretches": {
         "client_no": "INTEGER",
         "at_ms": "BIGINT",  # of the transition that made it
@@ -80,10 +85,10 @@ NAMES: dict[str, dict[str, str]] = {
 # These grow by what changed; the others are small and replaced whole.
 GROWING = ("timeline", "stretches", "sessions", "reasons")
 
-# A number that tells two timelines apart, in words that every engine reads alike.
-FINGERPRINT = (
-    "count(*), sum((at_ms + 3 * client_no + 5 * seq + 7 * state + 11 * recorded_ms + 13 * rule_no"
-    " + 17 * coalesce(timestamp_ms, 1) + 19 * coalesce(reason_no, 1)) % 1000003)"
+# A number that tells two timelines apart, in words that every engine reads alike: of one of their rows.
+PRINT = (
+    "(at_ms + 3 * client_no + 5 * seq + 7 * state + 11 * recorded_ms + 13 * rule_no"
+    " + 17 * coalesce(timestamp_ms, 1) + 19 * coalesce(reason_no, 1)) % 1000003"
 )
 
 
@@ -103,28 +108,63 @@ _CERTAINTY = (
     f"CASE certainty WHEN {OBSERVED} THEN 'observed' WHEN {INFERRED} THEN 'inferred' ELSE 'unknown' END"
 )
 
+LISTED = f"from_ms // {CUT_MS}"  # the cut in which a stretch begins
+_ALWAYS = f"{-EVER_MS}, {EVER_MS}"
+
+# The columns that are reckoned when a file is loaded.
+RECKONED = {"stretches": {"cut": "INTEGER"}}
+
+
+def last_cut(known_at: int) -> str:
+    """Give the statement that says which cut is the last; a constant, so that a plan can leave out what is older."""
+    return f"CREATE OR REPLACE MACRO kept.last_cut() AS {known_at // CUT_MS}"
+
+
+def listing(known_at: int) -> str:
+    """Give the cuts of a stretch, and the order in which a file of stretches is kept."""
+    last = f"greatest({LISTED}, least(to_ms - 1, {known_at}) // {CUT_MS})"
+    return f"unnest(generate_series({LISTED}, {last})) AS cut"
+
+
+def carried(cut: int) -> str:
+    """Give the statement that carries what holds at the beginning of a new cut into it."""
+    return f"""
+        INSERT INTO kept.stretches BY NAME
+        SELECT * REPLACE ({cut} AS cut) FROM kept.stretches
+        WHERE cut = {cut - 1} AND to_ms > {cut * CUT_MS} ORDER BY from_ms, client_no
+    """
+
+
 VIEWS = (
+    # The stretches of a window, each once: those that begin in its cuts, and what is carried into the first of them.
+    f"""
+    CREATE MACRO kept.within(low_ms, high_ms) AS TABLE
+    SELECT * FROM kept.stretches
+    WHERE cut >= least(low_ms // {CUT_MS}, kept.last_cut()) AND cut <= high_ms // {CUT_MS}
+        AND (cut = {LISTED} OR cut = least(low_ms // {CUT_MS}, kept.last_cut()))
+        AND from_ms < high_ms AND to_ms > low_ms
+    """,
     # A stretch without proof is inferred while a path was recording, and unknown while none was (store/certainty.py).
     f"""
-    CREATE VIEW kept.cut AS
+    CREATE MACRO kept.cut(low_ms, high_ms) AS TABLE
     SELECT client_no, from_ms, to_ms, state, state AS known_state, certainty, timestamp_ms, reason_no,
         not_before_ms, not_after_ms
-    FROM kept.stretches WHERE certainty <> {INFERRED}
+    FROM kept.within(low_ms, high_ms) WHERE certainty <> {INFERRED}
     UNION ALL
     SELECT s.client_no, greatest(s.from_ms, g.from_ms), least(s.to_ms, g.to_ms),
         CASE WHEN g.watched = 1 THEN s.state ELSE 2 END, s.state,
         CASE WHEN g.watched = 1 THEN {INFERRED} ELSE {UNKNOWN} END,
         s.timestamp_ms, s.reason_no, s.not_before_ms, NULL
-    FROM kept.stretches s JOIN kept.watching g ON g.to_ms > s.from_ms AND g.from_ms < s.to_ms
+    FROM kept.within(low_ms, high_ms) s JOIN kept.watching g ON g.to_ms > s.from_ms AND g.from_ms < s.to_ms
     WHERE s.certainty = {INFERRED}
     """,
     # ... and of a thing while its client speaks for it.
     """
-    CREATE VIEW kept.spoken AS
+    CREATE MACRO kept.spoken(low_ms, high_ms) AS TABLE
     SELECT s.realm, s.thing_name, s.client_id, greatest(p.from_ms, s.from_ms) AS from_ms,
         least(p.to_ms, s.to_ms) AS to_ms, p.state, p.known_state, p.certainty, p.timestamp_ms, p.reason_no,
         p.not_before_ms, p.not_after_ms
-    FROM kept.cut p JOIN kept.speakers s
+    FROM kept.cut(low_ms, high_ms) p JOIN kept.speakers s
         ON s.client_no = p.client_no AND p.from_ms < s.to_ms AND p.to_ms > s.from_ms
     """,
     f"""
@@ -140,7 +180,7 @@ VIEWS = (
         CASE WHEN p.state <> p.known_state THEN {state("p.known_state")} END AS last_known_state,
         CASE WHEN p.state <> p.known_state THEN p.timestamp_ms END AS last_known_timestamp_ms,
         CASE WHEN p.state <> p.known_state THEN r.reason END AS last_known_reason
-    FROM kept.spoken p LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
+    FROM kept.spoken({_ALWAYS}) p LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
     """,
     f"""
     CREATE VIEW things AS
@@ -238,7 +278,7 @@ MACROS = (
         CASE WHEN p.state = p.known_state THEN
             CASE p.certainty WHEN {INFERRED} THEN {_ASKED} ELSE p.not_after_ms END END AS not_after_ms,
         CASE WHEN p.state <> p.known_state THEN {state("p.known_state")} END AS last_known_state
-    FROM kept.spoken p LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
+    FROM kept.spoken({_ASKED}, {_ASKED} + 1) p LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
     WHERE p.from_ms <= {_ASKED} AND p.to_ms > {_ASKED} AND {_kept(_ASKED)}
     """,
     # As queries/uptime.py counts without policies: before a thing was first heard of it was not registered.
@@ -254,7 +294,7 @@ MACROS = (
     ), parts AS (
         SELECT p.realm, coalesce(p.thing_name, p.client_id) AS name, p.state, p.certainty = {OBSERVED} AS observed,
             greatest(p.from_ms, {_FROM}) AS from_ms, least(p.to_ms, {_TO}) AS to_ms
-        FROM kept.spoken p WHERE p.from_ms < {_TO} AND p.to_ms > {_FROM}
+        FROM kept.spoken({_FROM}, {_TO}) p WHERE p.from_ms < {_TO} AND p.to_ms > {_FROM}
     ), sums AS (
         SELECT realm, name, min(from_ms) AS first_ms,
             coalesce(sum(to_ms - from_ms) FILTER (state = 1), 0) AS up,
@@ -281,5 +321,38 @@ MACROS = (
     FROM added
     WHERE {_kept(_FROM)}
         AND CASE WHEN {_TO} <= {_FROM} THEN error('The window ends before it begins.') ELSE true END
+    """,
+    # One pass over the changes of state, then one over the buckets: queries/series.py says what is counted.
+    f"""
+    CREATE MACRO series(from_time, to_time, bucket_ms) AS TABLE
+    WITH parts AS (
+        SELECT state, from_ms, to_ms FROM kept.spoken({_FROM}, {_TO}) WHERE from_ms < {_TO} AND to_ms > {_FROM}
+    ), turns AS (
+        SELECT greatest((from_ms - {_FROM} + bucket_ms - 1) // bucket_ms, 0) AS bucket, state, 1 AS many FROM parts
+        UNION ALL
+        SELECT (to_ms - {_FROM} + bucket_ms - 1) // bucket_ms, state, -1 FROM parts
+    ), sums AS (
+        SELECT bucket, coalesce(sum(many) FILTER (state = 1), 0) AS up,
+            coalesce(sum(many) FILTER (state = 0), 0) AS down,
+            coalesce(sum(many) FILTER (state = 2), 0) AS unclear
+        FROM turns GROUP BY bucket
+    )
+    SELECT {time(f"{_FROM} + b.bucket * bucket_ms")} AS from_time, {_FROM} + b.bucket * bucket_ms AS from_ms,
+        CAST(coalesce(sum(s.up) OVER told, 0) AS BIGINT) AS connected,
+        CAST(coalesce(sum(s.down) OVER told, 0) AS BIGINT) AS disconnected,
+        CAST(coalesce(sum(s.unclear) OVER told, 0) AS BIGINT) AS unknown
+    FROM range(0, ({_TO} - {_FROM} + bucket_ms - 1) // bucket_ms) b(bucket) LEFT JOIN sums s ON s.bucket = b.bucket
+    WHERE {_kept(_FROM)} WINDOW told AS (ORDER BY b.bucket) ORDER BY b.bucket
+    """,
+    # How things stood at two instants, where that differs; what happened between them is for `thingline diff`.
+    """
+    CREATE MACRO changes(first_time, second_time) AS TABLE
+    SELECT coalesce(b.thing_name, a.thing_name) AS thing_name, coalesce(b.realm, a.realm) AS realm,
+        coalesce(b.client_id, a.client_id) AS client_id, a.state AS state_before, b.state AS state_after,
+        a.disconnect_reason AS reason_before, b.disconnect_reason AS reason_after
+    FROM (SELECT *, coalesce(thing_name, client_id) AS name FROM connectivity_at(first_time)) a
+    FULL JOIN (SELECT *, coalesce(thing_name, client_id) AS name FROM connectivity_at(second_time)) b
+        ON b.realm = a.realm AND b.name = a.name
+    WHERE a.state IS DISTINCT FROM b.state OR a.disconnect_reason IS DISTINCT FROM b.disconnect_reason
     """,
 )

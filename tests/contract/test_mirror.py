@@ -19,11 +19,13 @@ from ingest.purge import purge
 from ingest.writer import Writer
 from queries.history import open_history
 from queries.output import period_json
+from queries.series import Series
 from queries.times import iso
 from queries.uptime import Policy, account, reckon, stretches_of
 from store.engine import open_reader, open_writer, parse_url
 from store.errors import IndexNotReady, StoreUnreachable
 from store.mirror import Mirrored, drop_mirror, mirror_path, refresh
+from store.mirror_schema import CUT_MS
 from store.model import HOUR_MS, Event, Learned, Watch
 from tests.builders import T0, connect, disconnect
 from tests.contract.test_views import rows
@@ -174,6 +176,39 @@ def test_a_refresh_reads_the_clients_that_changed(store_url: str) -> None:
     assert found == [("c7",), ("c9",)]
 
 
+def test_what_holds_is_carried_into_every_new_cut_of_time(store_url: str) -> None:
+    """Months go by between refreshes; one connection holds throughout, another ends in a cut that is past by then."""
+    now = T0 + HOUR_MS
+    write(store_url, [Learned(connect(T0, session="a", version=0, client_id="a"), 0)], now=now)
+    write(store_url, [Learned(connect(T0, session="b", version=0, client_id="b"), 0)], now=now + 1)
+    refreshed(store_url)
+    later = now + 4 * CUT_MS
+    write(store_url, [Learned(connect(later, session="c", version=0, client_id="c"), 0)], now=later)
+    mirror = refreshed(store_url)
+    assert not mirror.built
+    assert_as_the_store(store_url, mirror)
+    listed = "SELECT count(*), count(DISTINCT cut) FROM kept.stretches WHERE client_no = ?"
+    (of_a,) = asked(mirror, listed, 1)
+    assert of_a == (later // CUT_MS - T0 // CUT_MS + 1,) * 2
+    ended = T0 + 2 * CUT_MS
+    write(store_url, [Learned(disconnect(ended, session="b", version=0, client_id="b"), 0)], now=later + 1)
+    mirror = refreshed(store_url)
+    assert not mirror.built
+    assert_as_the_store(store_url, mirror)
+    for from_ms, length_ms in (
+        (ended - DAY_MS, 2 * DAY_MS),
+        (later - DAY_MS, 3 * DAY_MS),
+        (later + CUT_MS, DAY_MS),
+    ):
+        window = iso(from_ms), iso(from_ms + length_ms)
+        found = asked(mirror, "SELECT thing_name, connected_ms FROM uptime(?, ?) ORDER BY 1", *window)
+        of_b = max(0, min(length_ms, ended - from_ms))
+        of_c = max(0, min(length_ms, from_ms + length_ms - later))
+        assert found == [("a", length_ms), ("b", of_b), ("c", of_c)]
+        states = asked(mirror, "SELECT thing_name, state FROM connectivity_at(?) ORDER BY 1", window[0])
+        assert dict(states).get("b") == ("connected" if from_ms < ended else "disconnected")
+
+
 def test_uptime_is_that_of_the_accounting(store_url: str, rng: random.Random) -> None:
     told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
     check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
@@ -200,6 +235,15 @@ def test_uptime_is_that_of_the_accounting(store_url: str, rng: random.Random) ->
                 )
         query = "SELECT * EXCLUDE realm FROM uptime(?, ?)"
         assert sorted(asked(mirror, query, iso(from_ms), iso(to_ms)), key=repr) == sorted(wanted, key=repr)
+        starts = list(range(from_ms, to_ms, (to_ms - from_ms) // 7 + 1))
+        series = Series(starts, to_ms)
+        with open_history(store_url, clock=lambda: NOW) as history:
+            for thing in history.uptime((from_ms, to_ms), [Policy()]):
+                series.add(thing.reckoned[0].stretches)
+        query = "SELECT from_ms, connected, disconnected, unknown FROM series(?, ?, ?)"
+        found = asked(mirror, query, iso(from_ms), iso(to_ms), (to_ms - from_ms) // 7 + 1)
+        buckets = [(each.from_ms, each.connected, each.disconnected) for each in series.buckets()]
+        assert [row[:3] for row in found] == buckets
 
 
 def test_connectivity_at_an_instant_is_what_at_answers(store_url: str, rng: random.Random) -> None:
@@ -207,8 +251,32 @@ def test_connectivity_at_an_instant_is_what_at_answers(store_url: str, rng: rand
     check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
     write(store_url, watches((0, 2), (10, 10), (500, 4_000)))
     mirror = refreshed(store_url)
+    before: dict[str, tuple[str, str | None]] = {}
+    before_ms = T0 - DAY_MS
     for _ in range(4):
         at_ms = T0 + rng.randint(0, 3 * DAY_MS)
+        stood = {
+            name: (state, reason)
+            for name, state, reason in asked(
+                mirror,
+                "SELECT coalesce(thing_name, client_id), state, disconnect_reason FROM connectivity_at(?)",
+                iso(at_ms),
+            )
+        }
+        changed = asked(
+            mirror,
+            "SELECT coalesce(thing_name, client_id), state_before, reason_before, state_after, reason_after"
+            " FROM changes(?, ?) ORDER BY 1",
+            iso(before_ms),
+            iso(at_ms),
+        )
+        nothing = (None, None)
+        assert changed == [
+            (name, *before.get(name, nothing), *stood.get(name, nothing))
+            for name in sorted(stood.keys() | before.keys())
+            if stood.get(name, nothing) != before.get(name, nothing)
+        ]
+        before, before_ms = stood, at_ms
         found = asked(
             mirror,
             "SELECT thing_name, client_id, state, timestamp_ms, disconnect_reason, certainty,"
