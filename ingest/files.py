@@ -16,7 +16,7 @@ from store.model import MOST_TEXT_BYTES, Event, Learned, Observation, Rejected
 
 Record = Learned | Rejected
 
-BATCH = 50_000  # records a transaction
+BATCH = 25_000  # records a transaction; three are held at once: one in writing, one folded, one being read
 BATCH_CLIENTS = (
     10_000  # ... and clients that they speak of, for the end of each one's history is held in memory
 )
