@@ -84,6 +84,7 @@ def command_line() -> Any:
     """Add up the commands of both sides."""
     import click
 
+    from ingest.annotate_commands import annotate_command
     from ingest.aws_commands import COMMANDS as SETTING_UP
     from ingest.care_commands import COMMANDS as CARING
     from ingest.care_commands import LOOKING_AFTER
@@ -91,6 +92,7 @@ def command_line() -> Any:
     from ingest.commands import COMMANDS as INGESTING
     from ingest.run_commands import COMMANDS as RUNNING
     from ingest.simulate_commands import COMMANDS as SIMULATING
+    from queries.annotation_command import list_annotations
     from queries.commands import COMMANDS as ASKING
     from queries.coverage_command import COMMANDS as COVERING
     from queries.outage_commands import COMMANDS as FALLING
@@ -128,12 +130,20 @@ def command_line() -> Any:
         *SIMULATING,
         *CARING,
         *SETTING_UP,
+        annotate_command(_read_time, list_annotations),
         selftest_command(),
     ):
         group.add_command(command)
     for command in LOOKING_AFTER:
         group.commands["db"].add_command(command)  # type: ignore[attr-defined]
     return group
+
+
+def _read_time(text: str, now_ms: int, tz: str | None) -> int:
+    """Read a time for a command that writes, as those that ask read it."""
+    from queries.times import parse_time
+
+    return parse_time(text, now_ms=now_ms, tz=tz)
 
 
 def selftest_command() -> Any:

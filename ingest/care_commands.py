@@ -11,7 +11,7 @@ import click
 from ingest.commands import existing
 from store.clock import system_clock
 from store.engine import masked, open_reader, open_writer, parse_url
-from store.errors import BadTime, StoreBusy
+from store.errors import BadTime, StoreBusy, UsageError
 from store.options import described, json_option, realm_option, store_option
 
 
@@ -155,7 +155,7 @@ def purge(before: str, known_before: str | None, dry_run: bool, url: str | None,
         click.echo(
             f"{'would delete' if dry_run else 'deleted'} {done.evidence:,} events, {done.checks:,} checks (and"
             f" {done.repeated:,} that repeated them), {done.transitions:,} transitions of {done.clients:,} clients;"
-            f" {done.observations:,} other checks; {done.quarantined:,} in quarantine"
+            f" {done.observations:,} other checks; {done.quarantined:,} in quarantine; {done.annotations:,} annotations"
         )
     if done.waiting:
         click.echo(f"{done.waiting:,} clients were being written to; run it again", err=True)
@@ -181,35 +181,48 @@ def _past_ms(text: str, option: str) -> int:
         " alone. What it adds to totals stays, under a random name that leads nowhere. On SQLite the file is written"
         " anew, so that no free page holds a name. It cannot be undone. Backups, exports and files beside the store"
         " are yours to delete. What the device sends later begins anew under its real name, and so does a recording"
-        " that is ingested again.",
+        " that is ingested again. With --author, THING is the author of annotations whose name is taken out of them.",
         "thingline forget pump-17",
         "thingline forget --client 'plant/7/pump:17' --yes",
+        "thingline forget --author 'Ada Lovelace'",
     ),
 )
 @click.argument("thing")
 @click.option("--client", "by_client", is_flag=True, help="THING is a client id.")
+@click.option(
+    "--author", "by_author", is_flag=True, help="THING is an author of annotations, in every realm."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_option
 @realm_option
 @json_option
-def forget(thing: str, by_client: bool, yes: bool, url: str | None, realm: str, as_json: bool) -> int:
+def forget(
+    thing: str, by_client: bool, by_author: bool, yes: bool, url: str | None, realm: str, as_json: bool
+) -> int:
     import json
 
     from ingest.forget import forget as forget_device
+    from ingest.forget import forget_author
     from store.mirror import drop_mirror
 
+    if by_client and by_author:
+        raise UsageError("Give --client or --author.")
     place = existing(url)
     if not yes:
         click.confirm(f"Forget {thing!r} in {masked(place)}? It cannot be undone.", abort=True, err=True)
     with open_writer(place) as store:
-        done = forget_device(store, thing, realm=realm, by_client=by_client)
+        if by_author:
+            done = forget_author(store, thing)
+        else:
+            done = forget_device(store, thing, realm=realm, by_client=by_client)
     drop_mirror(place)
     if as_json:
         click.echo(json.dumps(done.as_json()))
     else:
         click.echo(
             f"{done.names:,} names forgotten; rewritten: {done.evidence:,} events, {done.checks:,} checks,"
-            f" {done.observations:,} observations, {done.quarantined:,} in quarantine, {done.texts:,} texts"
+            f" {done.observations:,} observations, {done.quarantined:,} in quarantine, {done.texts:,} texts,"
+            f" {done.annotations:,} annotations"
         )
     if not done.scrubbed:
         raise StoreBusy(

@@ -70,6 +70,7 @@ _REFERENCES = (
         _References(table, ("source_no",), "texts", "text_no")
         for table in ("observations", "sweeps", "quarantine")
     ),
+    _References("annotation_rows", ("realm_no",), "realms", "realm_no"),
     _References("transitions", ("rule_no",), "rules", "rule_no"),
     *(_References(table, ("reason_no",), "texts", "text_no") for table in ("transitions", "session_rows")),
 )
@@ -79,6 +80,7 @@ _RECORDED = (
     *((table, "known_at") for table in LEARNED),
     ("transitions", "recorded_at"),
     ("transitions", "superseded_at"),
+    ("annotation_rows", "recorded_at"),
 )
 
 
@@ -101,6 +103,7 @@ def faults(store: Store, progress: Callable[[int, int], None] = lambda done, tot
             if not any(said.startswith(("the table", "the column")) for said in shape):
                 yield from _watermark(run)
                 yield from _references(run)
+                yield from _annotations(run)
                 yield from _clients(run, progress)
         except (sqlite3.DatabaseError, ValueError, KeyError) as error:
             if not broken and type(error) is not sqlite3.DatabaseError:  # a locked file is another thing
@@ -137,6 +140,19 @@ def _references(run: Run) -> Iterator[Fault]:
                 detail = f"{table}.{column} names {to_table} that are not there"
                 mend = REBUILD if table in _DERIVED and column != "client_no" else RESTORE
                 yield _of_store("reference", detail, mend, missing)
+
+
+def _annotations(run: Run) -> Iterator[Fault]:
+    """Find versions of an annotation that do not follow one another."""
+    versions = "SELECT annotation_no, version, recorded_at, superseded_at FROM annotation_rows ORDER BY 1, 2"
+    for number, rows in groupby(run(versions), key=itemgetter(0)):
+        told = list(rows)
+        ends = [*(recorded_at for _, _, recorded_at, _ in told[1:]), None]
+        numbered = [version for _, version, _, _ in told] == list(range(len(told)))
+        if not numbered or [row[3] for row in told] != ends:
+            yield _of_store(
+                "annotation", f"the versions of annotation {number} do not follow one another", RESTORE
+            )
 
 
 # --- Client by client ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import base64
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,7 @@ class Forgotten:
     observations: int = 0
     quarantined: int = 0
     texts: int = 0  # principals, addresses and names of sources
+    annotations: int = 0  # versions
     scrubbed: bool = True  # no old page of the file is left
 
     def as_json(self) -> dict[str, Any]:
@@ -60,14 +61,31 @@ def forget(store: Store, name: str, *, realm: str, by_client: bool = False) -> F
 
     All in one transaction, which waits for running writers and holds up others; they notice, and keep no number of
     the old names. On SQLite the file is written anew, so that no free page holds a name. Run again, it finds less
-    to do. Memory: the evidence of one device, and the interned texts.
+    to do. Memory: the evidence of one device, the interned texts, and the annotations.
     """
+    return _rewritten(store, lambda rows, done: _forget(rows, name, realm, done, by_client=by_client))
+
+
+def forget_author(store: Store, name: str) -> Forgotten:
+    """Put one random name in the place of an author of annotations, in every realm. As `forget` otherwise."""
+
+    def rename(rows: Rows, done: Forgotten) -> None:
+        if bytes_of(name) is not None:
+            statement = "UPDATE annotation_rows SET author = ? WHERE author = ?"
+            done.annotations += rows.changed(statement, [(_PREFIX + secrets.token_hex(16), name)])
+        done.names += bool(done.annotations)
+
+    return _rewritten(store, rename)
+
+
+def _rewritten(store: Store, rewrite: Callable[[Rows, Forgotten], None]) -> Forgotten:
+    """Rewrite rows in one transaction, alone; and a SQLite file, so that no free page holds what they held."""
     done = Forgotten()
     with translated(store.url):
         writing = rows_of(store)
         try:
             writing.begin_care(alone=True)
-            _forget(writing, name, realm, done, by_client=by_client)
+            rewrite(writing, done)
             writing.changed("UPDATE care SET forgotten = forgotten + ?", [(1,)])
             writing.commit()
         finally:
@@ -97,6 +115,7 @@ def _forget(writing: Rows, name: str, realm: str, done: Forgotten, *, by_client:
     _checks(writing, clients, mentions, done)
     _observations(writing, mentions, done)
     _quarantine(writing, mentions, done)
+    _annotations(writing, realm, mentions, done)
     _texts(writing, texts, mentions, done)
 
 
@@ -202,6 +221,27 @@ def _quarantine(writing: Rows, mentions: _Mentions, done: Forgotten) -> None:
     done.quarantined += writing.changed(
         "UPDATE quarantine SET head = ?, sha256 = ?, detail = ? WHERE quarantine_no = ?", updates
     )
+
+
+def _annotations(writing: Rows, realm: str, mentions: _Mentions, done: Forgotten) -> None:
+    """Rename the device in annotations; of what was said of it alone only what it was and when is kept.
+
+    A note or a ticket may say anything about it, and whoever wrote them may be its owner.
+    """
+    own, others = list[Values](), list[Values]()
+    rows = "SELECT a.annotation_no, a.version, a.scope, a.subject, a.ticket, a.note, m.name FROM annotation_rows a"
+    for number, version, scope, subject, ticket, note, its_realm in writing.fetch(
+        f"{rows} JOIN realms m ON m.realm_no = a.realm_no"
+    ):
+        if scope == "thing" and its_realm == realm and subject in mentions.instead:
+            own.append((mentions.instead[subject], number, version))
+        elif any(text is not None and mentions.within(text) for text in (ticket, note)):
+            said = (None if text is None else mentions.replaced(text) for text in (ticket, note))
+            others.append((*said, number, version))
+    place = "WHERE annotation_no = ? AND version = ?"
+    bare = "ticket = NULL, note = NULL, author = NULL"
+    done.annotations += writing.changed(f"UPDATE annotation_rows SET subject = ?, {bare} {place}", own)
+    done.annotations += writing.changed(f"UPDATE annotation_rows SET ticket = ?, note = ? {place}", others)
 
 
 def _texts(writing: Rows, texts: set[int], mentions: _Mentions, done: Forgotten) -> None:

@@ -39,6 +39,7 @@ _DELETE = {
 _OTHERS = {  # of no client
     "observations": "FROM observations WHERE kind = 'check' AND at_ms < ?",
     "quarantined": "FROM quarantine WHERE known_at < ?",
+    "annotations": "FROM annotation_rows WHERE to_ms <= ?",
 }
 _SWEEPS = "SELECT known_at, asked_ms, first_slot, slots FROM sweeps WHERE block_no = {} AND asked_ms < {}"
 _CUT = "UPDATE sweeps SET slots = ? WHERE block_no = ? AND known_at = ? AND asked_ms = ?"
@@ -58,6 +59,7 @@ class Purged:
     transitions: int = 0
     observations: int = 0  # API checks that said nothing of a connection
     quarantined: int = 0  # records
+    annotations: int = 0  # versions of those that end by the horizon
     waiting: int = 0  # clients that another writer was at; run it again
 
     def counts(self) -> dict[str, int]:

@@ -202,6 +202,7 @@ def rebuild_store(store: Store) -> Report:
                     evidence.sort(key=itemgetter(0))
                 _rebuild(writing, client_no, client_id, evidence, report)
             newest = [next(iter(run(f"SELECT max(known_at) FROM {table}")))[0] for table in LEARNED]
+            newest += next(iter(run("SELECT max(recorded_at) FROM annotation_rows")))
             last_known_at = max((each for each in newest if each is not None), default=-1)
             if last_known_at > writing.mark().last_known_at:
                 writing.set_mark(Mark(last_known_at, None))

@@ -52,7 +52,10 @@ Items = Sequence[Learned | Rejected]
 
 
 class _Stale(Exception):
-    """A batch was folded on the strength of one that turned out to hold nothing new."""
+    """A batch was folded on the strength of a mark that turned out to be another.
+
+    The batch before it held nothing new; or somebody annotated meanwhile (ingest/annotate.py).
+    """
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,7 +173,7 @@ class Writer:
         ready = self._fold(self._learn(items, source, watched, positions), presume=presume).ready
         try:
             wrote = self._put(self.begun(), ready)
-        except SessionHeld:
+        except (SessionHeld, _Stale):
             self._roll_back()
             return self._write(items, source, watched, positions, presume=False)
         self._rows.commit()
@@ -248,7 +251,9 @@ class Writer:
         return ready.counts
 
     def _put(self, rows: Rows, ready: Ready) -> bool:
-        """Write a batch and the mark that it leaves; tell whether anything was new."""
+        """Write a batch and the mark that it leaves; tell whether anything was new. Raises _Stale."""
+        if self._store.is_sqlite and self._read_mark(rows).last_known_at > ready.mark.last_known_at:
+            raise _Stale
         wrote = put(rows, ready)
         if wrote:
             self._leave(rows, ready)

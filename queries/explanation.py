@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from store.annotations import Annotation, Applied, touching
 from store.answer import Answer, Asker, Seen
 from store.checks import UNNAMED
 from store.model import SECOND_MS, State
@@ -23,6 +24,7 @@ class Explanation:
     evidence: Sequence[EvidenceSeen]
     checks: Sequence[CheckSeen]
     believed: Sequence[Seen]  # what was ever believed to hold at the instant, oldest first
+    annotations: Sequence[Annotation]  # what people say of the instant, by number
 
 
 class EvidenceSeen(NamedTuple):
@@ -50,8 +52,11 @@ class CheckSeen(NamedTuple):
     source: str
 
 
-def explained(asker: Asker, client_no: int, answer: Answer) -> Explanation:
-    """Gather what is behind an answer that a client's timeline gave, in the snapshot that is held."""
+def explained(asker: Asker, client_no: int, answer: Answer, said: Sequence[Applied] = ()) -> Explanation:
+    """Gather what is behind an answer that a client's timeline gave, in the snapshot that is held.
+
+    `said`: what annotations say of the thing.
+    """
     known_ms = answer.known_at
     seen = asker.before(client_no, answer.at_ms + 1, known_ms)
     assert seen is not None
@@ -70,6 +75,7 @@ def explained(asker: Asker, client_no: int, answer: Answer) -> Explanation:
         evidence=_evidence_about(asker, client_no, known_ms, known_stamps),
         checks=_checks_about(asker, client_no, known_ms, known_stamps),
         believed=asker.believed(client_no, answer.at_ms, known_ms),
+        annotations=touching(said, answer.at_ms, answer.at_ms + 1),
     )
 
 

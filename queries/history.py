@@ -25,6 +25,7 @@ from queries.takeovers import Taken, takeovers_in
 from queries.timelines import Cut, cut_of, earliest, latest
 from queries.times import day_of, milliseconds_of, parse_time, read_zone
 from queries.uptime import Policy, Thing, ThingTime, reckon, stretches_of
+from store.annotations import Annotation, annotation_from
 from store.answer import (
     Answer,
     Asker,
@@ -259,8 +260,8 @@ class History:
             (from_ms, to_ms), names=names, known_at=known_at, described=described, reach_ms=reach_ms
         )
         for each in told:
-            reckoned = [reckon(each.stretches, policy, (from_ms, to_ms)) for policy in policies]
-            yield Thing(each.thing_name, each.client_id, each.registry, reckoned)
+            reckoned = [reckon(each.stretches, policy, (from_ms, to_ms), each.said) for policy in policies]
+            yield Thing(each.thing_name, each.client_id, each.registry, reckoned, each.said)
 
     def stretches(
         self,
@@ -280,13 +281,16 @@ class History:
             wide = _wide(asker, from_ms, to_ms, known_ms, reach_ms)
             begun_ms = asker.begins_ms(known_ms)
             watched = asker.watched(known_ms)
+            said = asker.annotations(*wide, known_ms)
+            described = described or said.of_groups
             for name, as_client, spoken in self._spoken(asker, names, wide, known_ms):
                 registry = None if as_client else asker.registry(name, known_ms, whole=described)
                 absent = [] if registry is None else registry.unregistered()
                 found = [period for _, cut in spoken for period in cut.periods(watched)]
                 told = stretches_of(found, absent, begun_ms=begun_ms, window=wide, known_at=known_ms)
                 client_id = spoken[-1][0] if spoken else name
-                yield ThingTime(name if is_legal(name) else None, client_id, registry, list(told))
+                thing_name = name if is_legal(name) else None
+                yield ThingTime(thing_name, client_id, registry, list(told), said.of(name, registry))
 
     def _spoken(
         self, asker: Asker, names: Sequence[str] | None, window: tuple[int, int], known_at: int
@@ -363,6 +367,22 @@ class History:
             raise ResourceNotFound(f"Nothing was told of a registration of {thing_name}.")
         return found
 
+    def annotations(
+        self,
+        from_: Time | None = None,
+        to: Time | None = None,
+        *,
+        known_at: Time | None = None,
+        versions: bool = False,
+    ) -> list[Annotation]:
+        """List the annotations that speak of any of `[from_, to)`, by number; with `versions`, the withdrawn too."""
+        low, high = self._window(from_, to)
+        statement = "annotation_versions" if versions else "annotations"
+        with self._asking(known_at) as (asker, known_ms):
+            window = {"from_ms": low, "to_ms": high, "known_at": known_ms}
+            rows = asker.rows(statement, realm=asker.realm, **window)
+        return sorted(annotation_from(row).as_known_at(known_ms) for row in rows)
+
     def sessions(self, thing_name: str, *, by_client: bool = False) -> list[tuple[str, Session]]:
         """List `(clientId, session)` of every client that ever spoke for a thing, by stamp, as known now."""
         with self._asking() as (asker, known_ms):
@@ -396,7 +416,11 @@ class History:
             else:
                 client_no = client_of(asker, thing_name, answer.at_ms, known_ms)
             assert client_no is not None
-            return explained(asker, client_no, answer)
+            said = asker.annotations(answer.at_ms, answer.at_ms + 1, known_ms)
+            registry = (
+                asker.registry(thing_name, known_ms, whole=True) if said.of_groups and not by_client else None
+            )
+            return explained(asker, client_no, answer, said.of(thing_name, registry))
 
     def fidelity(
         self, from_: Time | None = None, to: Time | None = None, *, known_at: Time | None = None

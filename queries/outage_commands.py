@@ -11,6 +11,7 @@ import click
 from queries.receipts import (
     OF_ALL,
     OF_WINDOW,
+    SETTINGS,
     Asked,
     Receipt,
     report_options,
@@ -24,6 +25,7 @@ from store.options import described
 if TYPE_CHECKING:
     from queries.flapping import Flapping, Rule
     from queries.uptime import Outage, Thing
+    from store.annotations import Annotation
 
 # The columns of CSV and Parquet, and their types.
 _OUTAGES = {
@@ -38,6 +40,8 @@ _OUTAGES = {
     "beginSeen": "BOOLEAN",
     "endSeen": "BOOLEAN",
     "observed": "BOOLEAN",
+    "tickets": "VARCHAR[]",
+    "annotated": "VARCHAR[]",
     **OF_WINDOW,
     "policy": "VARCHAR",
     "policySettings": "VARCHAR",
@@ -76,8 +80,7 @@ _FLAPPING = {
 @click.option(
     "--policy",
     metavar="'NAME: SETTINGS'",
-    help="How time counts: grace=5m, coalesce=1m, unknown=connected or disconnected, hours='Mon-Fri 08:00-18:00'."
-    " Default: nothing of it.",
+    help=f"{SETTINGS}. Default: nothing of it.",
 )
 @click.option(
     "--longest", type=click.IntRange(min=1), metavar="N", help="Only the N that count longest, these first."
@@ -115,27 +118,36 @@ def outages(
             receipt,
             _OUTAGES,
             rows=(_outage_row(*each) for each in found),
-            table=({**_outage_row(*each), **policies} for each in found),
+            table=({**_outage_cells(*each), **policies} for each in found),
             words=_outage_words(receipt, found),
         )
     return 0
 
 
-_Found = tuple[str | None, str, "Outage"]  # thing, client, what
+_Found = tuple[
+    str | None, str, "Outage", Sequence["Annotation"]
+]  # thing, client, what, and what is said of it
 
 
 def _found(things: Iterable[Thing], longest: int | None) -> list[_Found]:
     """List outages by time, or the longest, these first. Memory: all of them, or as many as are asked for."""
+    from store.annotations import touching
+
     every = (
-        (each.thing_name, each.client_id, outage) for each in things for outage in each.reckoned[0].outages
+        (each.thing_name, each.client_id, outage, touching(each.said, outage.from_ms, outage.to_ms))
+        for each in things
+        for outage in each.reckoned[0].outages
     )
     if longest is not None:
         return heapq.nsmallest(longest, every, key=lambda one: (-one[2].down_ms, one[2].from_ms, one[1]))
     return sorted(every, key=lambda one: (one[2].from_ms, one[1]))
 
 
-def _outage_row(thing_name: str | None, client_id: str, outage: Outage) -> dict[str, Any]:
+def _outage_row(
+    thing_name: str | None, client_id: str, outage: Outage, said: Sequence[Annotation]
+) -> dict[str, Any]:
     from queries.times import iso
+    from store.annotations import annotation_json
     from store.certainty import bounds_of
 
     low_ms, high_ms = (None, None) if outage.began is None else bounds_of(outage.began)
@@ -151,7 +163,17 @@ def _outage_row(thing_name: str | None, client_id: str, outage: Outage) -> dict[
         "beginSeen": outage.begins,
         "endSeen": outage.ends,
         "observed": outage.observed,
+        "annotations": [annotation_json(each, iso) for each in said],
     }
+
+
+def _outage_cells(
+    thing_name: str | None, client_id: str, outage: Outage, said: Sequence[Annotation]
+) -> dict[str, Any]:
+    """Put what is said of an outage into cells of a table."""
+    tickets = list(dict.fromkeys(each.ticket for each in said if each.ticket is not None))
+    annotated = list(dict.fromkeys(each.kind.value for each in said))
+    return {**_outage_row(thing_name, client_id, outage, said), "tickets": tickets, "annotated": annotated}
 
 
 def _outage_words(receipt: Receipt, found: Sequence[_Found]) -> Iterator[str]:
@@ -162,20 +184,25 @@ def _outage_words(receipt: Receipt, found: Sequence[_Found]) -> Iterator[str]:
     policies = ", ".join(
         f"{name} ({said})" if said else name for name, said in receipt.said["policies"].items()
     )
-    down = duration(sum(outage.down_ms for *_, outage in found))
+    down = duration(sum(outage.down_ms for _, _, outage, _ in found))
     listed = f"{len(found):,} outages" + (", the longest" if receipt.said["longest"] else "")
     yield f"{window_words(receipt)}; policy {safe(policies)}: {listed}, {down}"
     headings = ["thing", "from", "to", "down", "reason", "observed", "began between"]
+    annotated = any(said for *_, said in found)
+    headings += ["annotated"] if annotated else []
 
-    def cells(thing_name: str | None, client_id: str, outage: Outage) -> list[str]:
-        row = _outage_row(thing_name, client_id, outage)
+    def cells(
+        thing_name: str | None, client_id: str, outage: Outage, said: Sequence[Annotation]
+    ) -> list[str]:
+        row = _outage_cells(thing_name, client_id, outage, said)
         begins = row["from"] if outage.begins else f"before {row['from']}"
         ends = row["to"] if outage.ends else "goes on" if row["to"] == iso_to else f"after {row['to']}"
         bounds = {row["notBefore"], row["notAfter"]} - {row["from"], None}
         between = f"{row['notBefore'] or '-'} .. {row['notAfter'] or '-'}" if bounds else ""
         observed = "yes" if outage.observed else "no"
         reason = outage.reason or "UNKNOWN"
-        return [thing_name or client_id, begins, ends, duration(outage.down_ms), reason, observed, between]
+        told = [thing_name or client_id, begins, ends, duration(outage.down_ms), reason, observed, between]
+        return told + ([" ".join([*row["annotated"], *row["tickets"]])] if annotated else [])
 
     iso_to = receipt.said["to"]
     yield from table_lines(headings, (cells(*each) for each in found), left=len(headings))

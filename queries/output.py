@@ -16,6 +16,7 @@ from queries.explanation import CheckSeen, EvidenceSeen, Explanation
 from queries.fidelity import Agreement, By, Compared, Outcome
 from queries.history import Reply, ThingPeriod, ThingTransition
 from queries.times import iso
+from store.annotations import Annotation, annotation_json
 from store.answer import Answer, LastKnown, Seen, bounds_of, last_known
 from store.errors import AnswerError, ThinglineError
 from store.model import Certainty, Kind, Session, State
@@ -252,6 +253,7 @@ def explanation_json(why: Explanation) -> dict[str, Any]:
         "confirmedFrom": _iso(why.in_force.confirmed_from_ms),
         "confirmedUntil": _iso(why.in_force.confirmed_until_ms),
         "believed": [seen_json(one) for one in why.believed],
+        "annotations": [annotation_json(one, iso) for one in why.annotations],
     }
 
 
@@ -348,6 +350,15 @@ def _percent(share: float | None) -> str:
     return f"{text} %"
 
 
+def annotation_words(one: Annotation) -> str:
+    """Say in one line what people say of a stretch of time."""
+    ticket = "" if one.ticket is None else f" {safe(one.ticket)}"
+    note = "" if one.note is None else f": {safe(one.note)}"
+    by = "" if one.author is None else f" by {safe(one.author)}"
+    what = f"{one.number}: {one.kind}{ticket}, {iso(one.from_ms)} .. {iso(one.to_ms)}"
+    return f"{what}, said {iso(one.recorded_at)}{by}{note}"
+
+
 def explanation_words(why: Explanation) -> str:
     """Say to a person why an answer is what it is."""
     lines = [answer_words(why.answer), "", f"decided by rule '{why.in_force.rule}':"]
@@ -370,6 +381,8 @@ def explanation_words(why: Explanation) -> str:
         lines.append("  none bears these stamps")
     lines.append("believed, oldest first:")
     lines += [f"  recorded {iso(seen.recorded_at)}: {seen_words(seen)}" for seen in why.believed]
+    lines += ["annotated:"] if why.annotations else []
+    lines += [f"  {annotation_words(one)}" for one in why.annotations]
     return "\n".join(lines)
 
 

@@ -37,14 +37,26 @@ def read_policy(text: str, zone: tzinfo | None, window: Span) -> NamedPolicy:
                 given[f"{key}_ms"] = length_ms(value)
             elif key == "unknown":
                 given["unknown"] = UnknownAs(value)
+            elif key == "maintenance":
+                given["without_maintenance"] = _one_of(value, "count", "exclude") == "exclude"
+            elif key == "false-alarms":
+                given["without_false_alarms"] = _one_of(value, "count", "connected") == "connected"
             elif key == "hours":
                 if zone is None:
                     raise BadTime("service hours are those of a zone: give --tz Europe/Berlin, or UTC")
                 given["excluded"] = outside_hours(value, zone, window)
             else:
-                raise BadTime(f"{key!a} is no setting; give grace, coalesce, unknown or hours")
+                raise BadTime(
+                    f"{key!a} is no setting; give grace, coalesce, unknown, hours, maintenance or false-alarms"
+                )
         except (ValueError, BadTime) as error:
             raise UsageError(f"--policy {text!a}: {str(error).rstrip('.')}.") from error
     if not name:
         raise UsageError(f"--policy {text!a} has no name; give 'NAME: SETTINGS'.")
     return NamedPolicy(name, " ".join(words), Policy(**given))
+
+
+def _one_of(value: str, *words: str) -> str:
+    if value not in words:
+        raise ValueError(f"{value!a} is none of {' and '.join(words)}")
+    return value

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
+# What --policy takes: queries/policies.py.
+SETTINGS = (
+    "How time counts: grace=5m, coalesce=1m, unknown=connected or disconnected, hours='Mon-Fri 08:00-18:00',"
+    " maintenance=exclude, false-alarms=connected"
+)
 OF_WINDOW = {"windowFrom": "TIMESTAMPTZ", "windowTo": "TIMESTAMPTZ"}
 OF_ALL = {"knownAt": "TIMESTAMPTZ", "version": "VARCHAR"}
 
@@ -127,6 +132,7 @@ class Asked:
         words: Sequence[str] = (),
         window: Span | None = None,
         options: Sequence[tuple[str, str | None]] = (),
+        flags: Sequence[str] = (),
     ) -> Receipt:
         """Write the receipt. `words` are the arguments, `options` those of the report; None: not given."""
         from queries.times import iso
@@ -136,10 +142,11 @@ class Asked:
         told += [(option, value) for option, value in options if value is not None]
         told += [] if self.tz is None else [("--tz", self.tz)]
         told += [] if self.realm == DEFAULT_REALM else [("--realm", self.realm)]
-        command = ["thingline", report, *(word for pair in told for word in pair)]
+        named = ["thingline", *report.split()]
+        given = [*flags, *(word for pair in told for word in pair)]
         # What begins with a dash would be taken for an option.
-        at = len(command) if any(word.startswith("-") for word in words) else 2
-        command[at:at] = ["--", *words] if at > 2 else words
+        hidden = any(word.startswith("-") for word in words)
+        command = [*named, *given, "--", *words] if hidden else [*named, *words, *given]
         about = said if window is None else {"from": iso(window[0]), "to": iso(window[1]), **said}
         return Receipt(
             report=report, said=about, known_at=known_at, version=_version(), again=shlex.join(command)

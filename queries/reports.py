@@ -23,6 +23,7 @@ def status(store: Store) -> dict[str, Any]:
         "sessions": schema.session_rows,
         "transitions": schema.transitions,
         "quarantine": schema.quarantine,
+        "annotations": schema.annotation_rows,
     }
     with store.detached() as driver:
         mark = watermark(driver.execute, is_sqlite=store.is_sqlite)

@@ -4,10 +4,11 @@ The rule.
 
 1. Time is cut into *stretches* that tile a window: connected, disconnected, unknown, or not registered. So any window
    is the sum of its parts, to the millisecond, however it is cut.
-2. Policies change what a stretch counts as, in this order: outages with less than `coalesce_ms` connected between them
-   are one outage, that time included; an outage shorter than `grace_ms` counts as connected. Both look at whole
-   outages, those that begin before the window or end after it too, so that a cut changes nothing. What is excluded
-   (maintenance, outside service hours) counts as that, whatever the state; what is not registered goes before it.
+2. Policies change what a stretch counts as, in this order: disconnected time that was annotated as a false alarm counts
+   as connected, though not as observed; outages with less than `coalesce_ms` connected between them are one outage,
+   that time included; an outage shorter than `grace_ms` counts as connected. These two look at whole outages, those
+   that begin before the window or end after it too, so that a cut changes nothing. What is excluded (annotated
+   maintenance, outside service hours) counts as that, whatever the state; what is not registered goes before it.
 3. Availability is connected / (connected + disconnected), and nothing where both are 0. Its *low* bound counts all time
    that is unknown, and all that is inferred connected, as disconnected; its *high* bound the other way round.
 4. An outage is a run of disconnected time. It is *cut* where its beginning or its end is not seen: by the window, by
@@ -25,6 +26,7 @@ from itertools import groupby, pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
+from store.annotations import Applied, Note
 from store.certainty import Period, Seen, merged
 from store.model import Certainty, State
 from store.registry import Registry
@@ -73,6 +75,7 @@ class ThingTime(NamedTuple):
     client_id: str  # that spoke for it last
     registry: Registry | None
     stretches: Sequence[Stretch]
+    said: Sequence[Applied] = ()  # what annotations say of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,8 @@ class Policy:
     coalesce_ms: int = 0
     unknown: UnknownAs = UnknownAs.APART
     excluded: Sequence[Span] = ()
+    without_maintenance: bool = False  # it is excluded, where it was annotated
+    without_false_alarms: bool = False  # they count as connected
 
     @property
     def reach_ms(self) -> int:
@@ -100,7 +105,9 @@ class Outage(NamedTuple):
     begins: bool  # its beginning was seen in the window
     ends: bool  # ... and its end
     observed: bool  # all of it was
-    began: Seen | None = None  # the transition that it began with, where its beginning was seen
+    began: Seen | None = (
+        None  # the transition that it began with, where that was seen; none where a false alarm ended
+    )
 
 
 @dataclass(slots=True)
@@ -238,20 +245,24 @@ class Thing(NamedTuple):
     client_id: str  # that spoke for it last
     registry: Registry | None
     reckoned: Sequence[Reckoned]
+    said: Sequence[Applied] = ()  # what annotations say of it
 
 
-def reckon(told: Iterable[Stretch], policy: Policy, window: Span) -> Reckoned:
-    """Count the stretches of one thing by a policy.
+def reckon(told: Iterable[Stretch], policy: Policy, window: Span, said: Sequence[Applied] = ()) -> Reckoned:
+    """Count the stretches of one thing by a policy, and by what annotations say of it.
 
-    They tile, ascending, a time that holds the window and `policy.reach_ms` on either side of it, where there is so
-    much.
+    Both are of a time that holds the window and `policy.reach_ms` on either side of it, where there is so much; the
+    stretches tile it, ascending.
     """
     stretches = list(_known_as(told, policy.unknown))
+    if policy.without_false_alarms and said:
+        stretches = list(_refuted(stretches, _Spans(_of(said, Note.FALSE_ALARM), Counted.CONNECTED)))
     if policy.coalesce_ms:
         stretches = _recounted(stretches, Counted.CONNECTED, policy.coalesce_ms)
     if policy.grace_ms:
         stretches = _recounted(stretches, Counted.DISCONNECTED, policy.grace_ms)
-    excluded = _Spans(policy.excluded, Counted.EXCLUDED)
+    maintained = _of(said, Note.MAINTENANCE) if policy.without_maintenance else ()
+    excluded = _Spans([*policy.excluded, *maintained], Counted.EXCLUDED)
     outages = [
         outage
         for before, run, after in _runs(stretches)
@@ -272,7 +283,9 @@ def account(reckoned: Reckoned) -> Account:
             continue
         if before is not None and each.turn and each.counted is Counted.CONNECTED:
             sums.reconnects += before.counted is Counted.DISCONNECTED
-            sums.takeovers += before.counted is Counted.CONNECTED
+            # Not where it was disconnected, and only counts as connected: by grace, or as a false alarm.
+            was_connected = before.seen is None or before.seen.state is State.CONNECTED
+            sums.takeovers += before.counted is Counted.CONNECTED and was_connected
         before = each
     for outage in reckoned.outages:
         sums.outages += 1
@@ -296,6 +309,19 @@ def _known_as(told: Iterable[Stretch], unknown: UnknownAs) -> Iterator[Stretch]:
     for each in told:
         if each.counted is Counted.UNKNOWN and unknown is not UnknownAs.APART:
             yield each._replace(counted=Counted(unknown.value), observed=False)
+        else:
+            yield each
+
+
+def _of(said: Iterable[Applied], kind: Note) -> list[Span]:
+    return [(each.from_ms, each.to_ms) for each in said if each.annotation.kind is kind]
+
+
+def _refuted(stretches: Iterable[Stretch], alarms: _Spans) -> Iterator[Stretch]:
+    """Count as connected what of disconnected time was a false alarm."""
+    for each in stretches:
+        if each.counted is Counted.DISCONNECTED:
+            yield from (part._replace(seen=each.seen) for part in alarms.cut(each))
         else:
             yield each
 
@@ -342,7 +368,7 @@ def _outage(before: Run | None, run: Run, after: Run | None, window: Span, exclu
         begins=begins,
         ends=after is not None and after[0].counted is known and run[-1].to_ms < window[1],
         observed=all(part.observed for part in parts),
-        began=run[0].seen if begins else None,
+        began=run[0].seen if begins and run[0].turn else None,
     )
 
 

@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queries.receipts import Asked, Receipt, report_options, things_argument, window_options, window_words
+from queries.receipts import (
+    SETTINGS,
+    Asked,
+    Receipt,
+    report_options,
+    things_argument,
+    window_options,
+    window_words,
+)
 from store.errors import UsageError
 from store.options import described
 
 if TYPE_CHECKING:
+    from queries.history import History
     from queries.uptime_report import GroupBy, Report
 
 # The columns of CSV and Parquet, and their types; the receipt goes into each row, so that none is lost from it.
@@ -65,6 +74,7 @@ _TYPES = {
         "thingline uptime pump-17 --from -7d --slo 99.9",
         "thingline uptime --month 2026-10 --tz UTC --group-by type --csv",
         "thingline uptime --from -30d --policy plain --policy 'lenient: grace=5m coalesce=1m'",
+        "thingline uptime --month 2026-10 --tz UTC --policy 'contract: maintenance=exclude false-alarms=connected'",
         "thingline uptime --from -30d --policy 'office: hours=\"Mon-Fri 08:00-18:00\"' --tz Europe/Berlin",
     ),
 )
@@ -80,8 +90,7 @@ _TYPES = {
     "policies",
     multiple=True,
     metavar="'NAME: SETTINGS'",
-    help="How time counts: grace=5m, coalesce=1m, unknown=connected or disconnected, hours='Mon-Fri 08:00-18:00';"
-    " may be repeated. Default: nothing of it.",
+    help=f"{SETTINGS}; may be repeated. Default: nothing of it.",
 )
 @click.option("--slo", metavar="PERCENT", help="A target of availability: met, missed, or cannot be told.")
 @report_options
@@ -116,6 +125,7 @@ def uptime(
             window=window,
             options=[("--group-by", group_by), ("--slo", slo), *(("--policy", each) for each in policies)],
         )
+        _note_annotations(history, report, known_at)
         told = history.uptime(
             window,
             [each.policy for each in report.policies],
@@ -131,6 +141,25 @@ def uptime(
             words=_words(receipt, report, report.rows(told)),
         )
     return 0
+
+
+def _note_annotations(history: History, report: Report, known_at: int) -> None:
+    """Tell the person where something was said of the window that a policy does not count."""
+    from queries.output import say
+    from store.annotations import Note
+
+    kinds = {each.kind for each in history.annotations(*report.window, known_at=known_at)}
+    for policy in report.policies:
+        left = (
+            [] if policy.policy.without_maintenance else ["maintenance=exclude"] * (Note.MAINTENANCE in kinds)
+        )
+        if not policy.policy.without_false_alarms and Note.FALSE_ALARM in kinds:
+            left.append("false-alarms=connected")
+        if left:
+            say(
+                f"policy {policy.name}: annotations of this window count for nothing; to have them count:"
+                f" {' '.join(left)} (`thingline annotate list`)"
+            )
 
 
 def _target(text: str | None) -> float | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from store.annotations import Annotations, annotation_from
 from store.beginnings import MOST_MOMENTS, Beginnings
 from store.care import NO_CARE, Care, care_of
 from store.certainty import Period, Seen, bounds_of, period_at, periods_of, watched_at
@@ -288,6 +289,13 @@ class Asker:
                 from_ms = begins_ms
             if len(rows) < 20:
                 return first_ms
+
+    # --- what people say: see store/annotations.py ----------------------------------------------------------
+
+    def annotations(self, from_ms: int, to_ms: int, known_at: int) -> Annotations:
+        """Give what is said of any of `[from_ms, to_ms)`, as known at a moment."""
+        rows = self.rows("annotations", realm=self.realm, from_ms=from_ms, to_ms=to_ms, known_at=known_at)
+        return Annotations(sorted(map(annotation_from, rows)))
 
     # --- what holds ---------------------------------------------------------------------------------------
 

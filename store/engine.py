@@ -33,7 +33,7 @@ from store.errors import (
     UsageError,
 )
 
-SCHEMA_REVISION = "0010"  # the newest file in migrations/versions; a test holds them equal
+SCHEMA_REVISION = "0011"  # the newest file in migrations/versions; a test holds them equal
 
 _BUSY_TIMEOUT_MS = 10_000
 # What PostgreSQL says of a state that passes: it starts, stops or fails over, has no connection free, or let
@@ -254,6 +254,23 @@ def open_writer(url: URL) -> Store:
     return store
 
 
+def open_beside(url: URL) -> Store:
+    """Open an existing store for short transactions beside whoever writes it, whom they make wait.
+
+    Of SQLite without the writer's lock: what such a transaction writes is nothing that the writer keeps in mind, but
+    for the watermark, which the writer looks at again (ingest/writer.py). Raises as `open_reader`, StoreRefused too.
+    """
+    if url.get_backend_name() == "sqlite":
+        path = Path(url.database or "")
+        if not path.exists():
+            raise StoreMissing(f"There is no store at {path}; `thingline ingest` makes one.")
+        _check_place(path)
+    store = Store(url, _engine(url, read_only=False))
+    with closing_on_error(store):
+        check_revision(store)
+    return store
+
+
 def locked_store(url: URL) -> Store:
     """Open a store for writing as it stands, whatever its schema. Raises StoreBusy, StoreRefused."""
     unlock = None
@@ -349,12 +366,7 @@ def _lock(path: Path) -> Callable[[], None]:
     """Take the writer's lock beside a SQLite store. Raises StoreBusy when another process holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kind = _file_system(path.parent)
-        if kind in _NETWORK_FILE_SYSTEMS:
-            raise StoreRefused(
-                f"{path} lies on a network file system ({kind}), where SQLite loses data;"
-                " use a local disk, or PostgreSQL."
-            )
+        _check_place(path)
         handle = open(path.with_name(path.name + ".lock"), "a+b")  # noqa: SIM115 - held while the store is open
     except OSError as error:
         raise StoreUnreachable(f"{path} cannot be written: {error.strerror or error}.") from error
@@ -368,6 +380,15 @@ def _lock(path: Path) -> Callable[[], None]:
         handle.close()
         raise StoreBusy() from None
     return handle.close
+
+
+def _check_place(path: Path) -> None:
+    kind = _file_system(path.parent)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise StoreRefused(
+            f"{path} lies on a network file system ({kind}), where SQLite loses data;"
+            " use a local disk, or PostgreSQL."
+        )
 
 
 def _file_system(folder: Path) -> str:

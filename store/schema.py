@@ -52,7 +52,10 @@ STATES: dict[int, State] = {state.value: state for state in State}
 KINDS: dict[int, Kind] = {kind.value: kind for kind in Kind}
 
 # Views are written in the migrations only; these are their names.
-VIEWS = ("horizon", "watching", "timeline", "stretches", "periods", "sessions", "outages", "current_status")
+VIEWS = (
+    *("horizon", "watching", "timeline", "stretches", "periods", "sessions", "outages", "current_status"),
+    "annotations",
+)
 
 realms = Table(
     "realms",
@@ -259,6 +262,30 @@ confirmations = Table(
     Column("open_at", BIG),  # known_at of the check that sweeps repeat
     **_CLUSTERED,
 )
+
+# What people say of a stretch of time (store/annotations.py). A version is superseded by the next, never changed.
+annotation_rows = Table(
+    "annotation_rows",
+    metadata,
+    Column("annotation_no", Integer, primary_key=True, autoincrement=False),
+    Column("version", SMALL, primary_key=True, autoincrement=False),
+    Column("recorded_at", BIG, nullable=False),
+    Column("superseded_at", BIG),
+    Column("withdrawn", SMALL, nullable=False),
+    Column("realm_no", Integer, ForeignKey("realms.realm_no"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("subject", Text),  # the thing or the group; null: all things of the realm
+    Column("from_ms", BIG, nullable=False),
+    Column("to_ms", BIG, nullable=False),
+    Column("ticket", Text),
+    Column("note", Text),
+    Column("author", Text),
+    **_CLUSTERED,
+)
+
+# Those that speak of a window: most ended before it, and few are still to come.
+Index("annotation_rows_by_end", annotation_rows.c.realm_no, annotation_rows.c.to_ms)
 
 # The newest known_at that each writer committed; slot 0 is SQLite's one writer. Together: the watermark.
 watermarks = Table(

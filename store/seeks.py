@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from store.annotations import COLUMNS
 from store.certainty import Seen
 from store.schema import RULE_NAMES, STATES
 
@@ -180,6 +181,17 @@ _STATEMENTS: dict[str, str] = {
         WHERE w.block_no = :block_no AND w.asked_ms > :from_ms AND w.known_at <= :known_at
           AND w.first_slot <= :slot AND substr(w.slots, 1 + 3 * (:slot - w.first_slot), 3) > :none
         ORDER BY w.asked_ms LIMIT 20
+    """,
+    # Served by annotation_rows_by_end. In no order: for the sake of one, SQLite would read them all by their key.
+    "annotations": f"""
+        SELECT {COLUMNS} FROM annotation_rows x
+        WHERE x.realm_no = (SELECT r.realm_no FROM realms r WHERE r.name = :realm)
+          AND x.to_ms > :from_ms AND x.from_ms < :to_ms AND x.withdrawn = 0 AND {_VISIBLE}
+    """,
+    "annotation_versions": f"""
+        SELECT {COLUMNS} FROM annotation_rows x
+        WHERE x.realm_no = (SELECT r.realm_no FROM realms r WHERE r.name = :realm)
+          AND x.to_ms > :from_ms AND x.from_ms < :to_ms AND x.recorded_at <= :known_at
     """,
     "index_answers": """
         SELECT k.asked_ms, k.answer FROM checks k

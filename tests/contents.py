@@ -36,6 +36,7 @@ NAMES = {
 }
 OWN_KEYS = {"realms": "realm_no", "clients": "client_no", "things": "thing_no", "texts": "text_no"}
 OWN_KEYS |= {"quarantine": "quarantine_no", "care": "care_no", "backfills": "backfill_no"}
+OWN_KEYS |= {"annotation_rows": "annotation_no"}
 # Each writer of PostgreSQL keeps its own newest moment: which of them it was is told by no law.
 LEFT_OUT = {"watermarks", "rules", "leases"}
 TABLES = [table for table in metadata.sorted_tables if table.name not in LEFT_OUT]

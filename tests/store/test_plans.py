@@ -29,6 +29,7 @@ BIG = {
     "confirmations",
     "sweeps",
     "checks",
+    "annotation_rows",
 }
 AT = T0 - BACK + 9_000_000
 
@@ -57,6 +58,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "asked_after": {"client_no": 7, "at_ms": AT, "known_at": T0},
     "slots_after": {"block_no": 7, "from_ms": AT, "known_at": T0, "slot": 3, "none": b"\0\0\0"},
     "index_answers": {"client_no": 7, "known_at": T0},
+    "annotations": {"realm": "default", "from_ms": AT, "to_ms": AT + 1_000_000, "known_at": T0},
+    "annotation_versions": {"realm": "default", "from_ms": AT, "to_ms": AT + 1_000_000, "known_at": T0},
 }
 # The columns that each one seeks by.
 SEEKS: dict[str, set[str]] = {
@@ -83,6 +86,8 @@ SEEKS: dict[str, set[str]] = {
     "asked_after": {"client_no"},
     "slots_after": {"block_no", "asked_ms"},
     "index_answers": {"client_no"},
+    "annotations": {"realm_no", "to_ms"},
+    "annotation_versions": {"realm_no", "to_ms"},
 }
 # Served in the order of the primary key, up to the first row that fits: an index, and a limit of one.
 FIRST: dict[str, tuple[str, dict[str, Any]]] = {
@@ -128,6 +133,21 @@ def observations() -> Iterator[dict[str, Any]]:
                 "body": "{}",
                 "realm_no": 1,
             }
+
+
+def annotated() -> Iterator[dict[str, Any]]:
+    for number in range(CLIENTS):
+        yield {
+            "annotation_no": number,
+            "version": 0,
+            "recorded_at": T0 - BACK,
+            "withdrawn": 0,
+            "realm_no": 1,
+            "kind": "ticket",
+            "scope": "all",
+            "from_ms": AT - number * 60_000,
+            "to_ms": AT - number * 60_000 + 90_000,
+        }
 
 
 def texts() -> Iterator[dict[str, str]]:
@@ -177,6 +197,7 @@ def stored(new_shared_url: Callable[[], str], shared_rng: random.Random) -> Iter
                 ("checks", checks()),
                 ("observations", observations()),
                 ("texts", texts()),
+                ("annotation_rows", annotated()),
             )
             for name, rows in filled:
                 connection.execute(metadata.tables[name].insert(), list(rows))
