@@ -97,6 +97,7 @@ def command_line() -> Any:
     from queries.coverage_command import COMMANDS as COVERING
     from queries.outage_commands import COMMANDS as FALLING
     from queries.registry_command import COMMANDS as REGISTERING
+    from queries.report_command import COMMANDS as COMPARING
     from queries.series_command import COMMANDS as DRAWING
     from queries.snapshot_commands import COMMANDS as STANDING
     from queries.sql_command import COMMANDS as SELECTING
@@ -126,6 +127,7 @@ def command_line() -> Any:
         *FALLING,
         *TAKING,
         *DRAWING,
+        *COMPARING,
         *SELECTING,
         *SIMULATING,
         *CARING,

@@ -72,14 +72,15 @@ def explained(asker: Asker, client_no: int, answer: Answer, said: Sequence[Appli
         answer=answer,
         in_force=seen,
         following=following,
-        evidence=_evidence_about(asker, client_no, known_ms, known_stamps),
+        evidence=evidence_about(asker, client_no, known_ms, known_stamps),
         checks=_checks_about(asker, client_no, known_ms, known_stamps),
         believed=asker.believed(client_no, answer.at_ms, known_ms),
         annotations=touching(said, answer.at_ms, answer.at_ms + 1),
     )
 
 
-def _evidence_about(asker: Asker, client_no: int, known_at: int, stamps: Sequence[int]) -> list[EvidenceSeen]:
+def evidence_about(asker: Asker, client_no: int, known_at: int, stamps: Sequence[int]) -> list[EvidenceSeen]:
+    """List a client's events that bear any of these stamps, by when they were known."""
     found: list[EvidenceSeen] = []
     for stamp in sorted(stamps):
         for row in asker.rows("evidence_at", client_no=client_no, at_ms=stamp, known_at=known_at):
@@ -93,13 +94,26 @@ def _checks_about(asker: Asker, client_no: int, known_at: int, stamps: Sequence[
     """List the answers that name these instants, to about a second, or were asked then and named none."""
     found: dict[tuple[int, ...], CheckSeen] = {}
     for stamp in stamps:
-        low, high = stamp - 2 * SECOND_MS, stamp + SECOND_MS
-        for row in asker.rows(
-            "checks_about", client_no=client_no, from_ms=low, to_ms=high, known_at=known_at
-        ):
-            asked_ms, about_ms, named, state, reason, known, claimed_at, source = row
-            named_ms = None if named == UNNAMED else about_ms
-            found[asked_ms, about_ms, known] = CheckSeen(
-                asked_ms, named_ms, STATES[state], reason, known, claimed_at, source
-            )
+        for each in checks_in(asker, client_no, known_at, stamp - 2 * SECOND_MS, stamp + SECOND_MS):
+            about_ms = each.asked_ms if each.named_ms is None else each.named_ms
+            found[each.asked_ms, about_ms, each.known_at] = each
     return [found[place] for place in sorted(found)]
+
+
+def checks_in(asker: Asker, client_no: int, known_at: int, from_ms: int, to_ms: int) -> list[CheckSeen]:
+    """List the answers that name an instant of `[from_ms, to_ms]`, or were asked then and named none."""
+    values = {"client_no": client_no, "from_ms": from_ms, "to_ms": to_ms, "known_at": known_at}
+    return [
+        CheckSeen(
+            asked_ms,
+            None if named == UNNAMED else about_ms,
+            STATES[state],
+            reason,
+            known,
+            claimed_at,
+            source,
+        )
+        for asked_ms, about_ms, named, state, reason, known, claimed_at, source in asker.rows(
+            "checks_about", **values
+        )
+    ]

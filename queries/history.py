@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from queries.explanation import Explanation, explained
 from queries.fidelity import Agreement, By, Compared, compared, grouped, repeated, repetitions
+from queries.learned import Learned, annotated_between, learned_of, watched_between
 from queries.many import BATCH, Many
 from queries.many import Question as Question
 from queries.many import Reply as Reply
@@ -338,6 +339,31 @@ class History:
                     taken = takeovers_in(asker, client_id, list(stretches), (from_ms, to_ms), known_ms)
                     if taken:
                         yield Taken(name if is_legal(name) else None, client_id, taken)
+
+    def learned(
+        self,
+        names: Iterable[tuple[str, bool]],
+        window: tuple[Time, Time],
+        since: Time,
+        until: Time,
+    ) -> Iterator[Learned]:
+        """Tell what was learned in `(since, until]` of each of `(name, whether it is a client's id)`, in that order.
+
+        Of what can have changed a report about a window. One snapshot.
+        """
+        span = self.milliseconds(window[0]), self.milliseconds(window[1])
+        since_ms = self.milliseconds(since)
+        with self._asking(until) as (asker, known_ms):
+            asker.check_horizon(span[0], since_ms)
+            said = annotated_between(asker, span, since_ms, known_ms)
+            for name, by_client in names:
+                yield learned_of(asker, name, span, since_ms, known_ms, by_client=by_client, said=said)
+
+    def watched(self, window: tuple[Time, Time], since: Time, until: Time) -> list[tuple[int, int]]:
+        """List the stretches of recording of a window that were stated in `(since, until]`."""
+        span = self.milliseconds(window[0]), self.milliseconds(window[1])
+        with self._asking(until) as (asker, known_ms):
+            return watched_between(asker, span, self.milliseconds(since), known_ms)
 
     def snapshot(self, at: Time, *, known_at: Time | None = None) -> Iterator[Standing]:
         """Answer for every thing at an instant, as `at` would, by name; with what each was registered as.

@@ -172,24 +172,7 @@ class Report:
         yield from found.items()
 
     def _sums(self, policy: NamedPolicy, sums: Account) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "policy": policy.name,
-            "connectedMs": sums.connected_ms,
-            "disconnectedMs": sums.disconnected_ms,
-            "unknownMs": sums.unknown_ms,
-            "excludedMs": sums.excluded_ms,
-            "notRegisteredMs": sums.not_registered_ms,
-            "availability": sums.availability,
-            "availabilityLow": sums.availability_low,
-            "availabilityHigh": sums.availability_high,
-            "outages": sums.outages,
-            "outagesEnded": sums.ended,
-            "longestOutageMs": sums.longest_outage_ms,
-            "mtbfMs": sums.mtbf_ms,
-            "mttrMs": sums.mttr_ms,
-            "reconnects": sums.reconnects,
-            "takeovers": sums.takeovers,
-        }
+        row: dict[str, Any] = {"policy": policy.name, **figures(sums)}
         if self.target is not None:
             row |= slo(sums, self.target)
         return row
@@ -197,6 +180,27 @@ class Report:
     def said(self) -> dict[str, Any]:
         """Say what the report is about, its window apart."""
         return {"policies": {each.name: each.said for each in self.policies}, "target": self.target}
+
+
+def figures(sums: Account) -> dict[str, Any]:
+    """Give what a report says of one thing's sums, or of a group's; targets apart."""
+    return {
+        "connectedMs": sums.connected_ms,
+        "disconnectedMs": sums.disconnected_ms,
+        "unknownMs": sums.unknown_ms,
+        "excludedMs": sums.excluded_ms,
+        "notRegisteredMs": sums.not_registered_ms,
+        "availability": sums.availability,
+        "availabilityLow": sums.availability_low,
+        "availabilityHigh": sums.availability_high,
+        "outages": sums.outages,
+        "outagesEnded": sums.ended,
+        "longestOutageMs": sums.longest_outage_ms,
+        "mtbfMs": sums.mtbf_ms,
+        "mttrMs": sums.mttr_ms,
+        "reconnects": sums.reconnects,
+        "takeovers": sums.takeovers,
+    }
 
 
 def slo(sums: Account, target: float) -> dict[str, Any]:

@@ -75,6 +75,11 @@ _STATEMENTS: dict[str, str] = {
         WHERE x.client_no = :client_no AND {_VISIBLE} AND x.at_ms >= :from_ms AND x.at_ms < :to_ms
         ORDER BY x.at_ms, x.seq
     """,
+    "versions": f"""
+        SELECT {_SEEN} FROM transitions x
+        WHERE x.client_no = :client_no AND x.recorded_at <= :known_at AND x.at_ms >= :from_ms AND x.at_ms < :to_ms
+        ORDER BY x.at_ms, x.seq, x.recorded_at
+    """,
     "before": f"""
         SELECT {_SEEN} FROM transitions x
         WHERE x.client_no = :client_no AND {_VISIBLE} AND x.at_ms < :at_ms

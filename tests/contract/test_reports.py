@@ -232,6 +232,7 @@ def test_outages_are_those_that_uptime_counts(sampled: Run) -> None:
             "beginSeen": True,
             "endSeen": True,
             "observed": True,
+            "annotations": [],
         },
         {
             "thingName": "pump-18",
@@ -245,6 +246,7 @@ def test_outages_are_those_that_uptime_counts(sampled: Run) -> None:
             "beginSeen": True,
             "endSeen": False,
             "observed": False,
+            "annotations": [],
         },
     ]
     assert sampled("outages", *day, "--longest", "1", "--json").objects[1:] == rows[1:]
