@@ -98,6 +98,11 @@ class History:
             return parse_time(time, now_ms=self._clock(), tz=self._tz)
         return milliseconds_of(time)
 
+    def realms(self) -> list[str]:
+        """List the realms that the store holds anything of, by name."""
+        with self._asking() as (asker, _):
+            return [row[0] for row in asker.rows("realms")]
+
     def known_at(self, time: Time | None = None) -> int:
         """Cut a moment of learning to the store's watermark, in epoch milliseconds; None: the watermark itself."""
         with self._asking(time) as (_, known_ms):

@@ -10,7 +10,7 @@ import functools
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from itertools import chain, islice
 from pathlib import Path
@@ -80,6 +80,12 @@ class Asked:
         from queries.history import open_history
 
         return open_history(self.url, realm=self.realm, tz=self.tz)
+
+    def everywhere(self, history: History) -> Iterator[tuple[str, History]]:
+        """Open the store once for each of its realms, one after another, by name."""
+        for realm in history.realms():
+            with replace(self, realm=realm).open() as each:
+                yield realm, each
 
     @property
     def zone(self) -> tzinfo | None:

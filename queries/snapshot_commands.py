@@ -32,6 +32,7 @@ _SNAPSHOT = {
     "lastKnownDisconnectReason": "VARCHAR",
     "thingTypeName": "VARCHAR",
     "thingGroupNames": "VARCHAR[]",
+    "realm": "VARCHAR",
     "at": "TIMESTAMPTZ",
     **OF_ALL,
 }
@@ -68,8 +69,13 @@ _DIFF = {
     context_settings={"ignore_unknown_options": True},
 )
 @click.argument("time")
+@click.option(
+    "--group-by",
+    type=click.Choice(["realm"]),
+    help="The things of all realms of the store, whatever --realm says, each with its realm; counted by realm as well.",
+)
 @report_options
-def snapshot(asked: Asked, time: str) -> int:
+def snapshot(asked: Asked, time: str, group_by: str | None) -> int:
     from queries.output import last_known_json
     from queries.standing import Counts, standing_row
     from queries.times import iso
@@ -77,11 +83,24 @@ def snapshot(asked: Asked, time: str) -> int:
     with asked.open() as history:
         at_ms = history.milliseconds(time)
         known_at = asked.moment(history)
-        receipt = asked.receipt("snapshot", {"at": iso(at_ms)}, known_at=known_at, words=[iso(at_ms)])
+        receipt = asked.receipt(
+            "snapshot",
+            {"at": iso(at_ms)},
+            known_at=known_at,
+            words=[iso(at_ms)],
+            options=[("--group-by", group_by)],
+        )
         counts = Counts()
 
+        def everyone() -> Iterator[Standing]:
+            if group_by is None:
+                yield from history.snapshot(at_ms, known_at=known_at)
+                return
+            for realm, each in asked.everywhere(history):
+                yield from (one._replace(realm=realm) for one in each.snapshot(at_ms, known_at=known_at))
+
         def standing() -> Iterator[Standing]:
-            for one in history.snapshot(at_ms, known_at=known_at):
+            for one in everyone():
                 counts.add(one, at_ms)
                 if one.answer is not None:
                     yield one
@@ -120,7 +139,7 @@ def _snapshot_words(
     yield f"{said['at']}, known at {said['knownAt']}: {_counted(counts, 'state')}"
     if any(row["countBy"] == "reason" for row in counts):
         yield f"disconnected by reason: {_counted(counts, 'reason')}"
-    for name in ("type", "group"):
+    for name in ("realm", "type", "group"):
         told = [row for row in counts if row["countBy"] == name]
         if any(row["key"] is not None for row in told):
             yield from table_lines(
@@ -139,7 +158,7 @@ def _snapshot_words(
         lasts = "" if since is None else duration(at_ms - parse_time(since, now_ms=0, tz=None))
         reason = row["disconnectReason"] if row["connected"] is False else None
         groups = ", ".join(row["thingGroupNames"])
-        name = row["thingName"] or row["clientId"]
+        name = (row["realm"] + ": " if "realm" in row else "") + (row["thingName"] or row["clientId"])
         state, certainty = row["state"], row["certainty"]
         if row["lastKnownConnected"] is not None:
             certainty = f"last known {'connected' if row['lastKnownConnected'] else 'disconnected'}"

@@ -28,6 +28,7 @@ class Standing(NamedTuple):
     client_id: str
     answer: Answer | None
     registry: Registry | None
+    realm: str | None = None  # where several are told of
 
     def described(self, at_ms: int) -> Description:
         """Tell what it was registered as; nothing where nobody knows."""
@@ -85,6 +86,7 @@ class Counts:
     reasons: Counter[str] = field(default_factory=Counter)  # of those that are disconnected
     types: dict[str | None, Counter[str]] = field(default_factory=dict)
     groups: dict[str | None, Counter[str]] = field(default_factory=dict)
+    realms: dict[str | None, Counter[str]] = field(default_factory=dict)
 
     def add(self, standing: Standing, at_ms: int) -> None:
         """Count one thing; in every group that it was in."""
@@ -94,6 +96,8 @@ class Counts:
             return
         state = STATES[answer.connected]
         self.states[state] += 1
+        if standing.realm is not None:
+            self.realms.setdefault(standing.realm, Counter())[state] += 1
         if answer.connected is False:
             self.reasons[answer.disconnect_reason or "UNKNOWN"] += 1
         said = standing.described(at_ms)
@@ -102,12 +106,12 @@ class Counts:
             self.groups.setdefault(group, Counter())[state] += 1
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Give a row a count: states, then reasons, most first, then types and groups by name."""
+        """Give a row a count: states, then reasons, most first, then types, groups and realms by name."""
         for state in (*STATES.values(), "notRegistered"):
             yield {"countBy": "state", "key": state, "things": self.states[state]}
         for reason, things in sorted(self.reasons.items(), key=lambda one: (-one[1], one[0])):
             yield {"countBy": "reason", "key": reason, "things": things}
-        for name, counted in (("type", self.types), ("group", self.groups)):
+        for name, counted in (("type", self.types), ("group", self.groups), ("realm", self.realms)):
             for key, states in sorted(counted.items(), key=lambda one: (one[0] is None, one[0] or "")):
                 parts = {state: states[state] for state in STATES.values()}
                 yield {"countBy": name, "key": key, "things": states.total(), **parts}
@@ -118,6 +122,7 @@ def standing_row(standing: Standing, at_ms: int) -> dict[str, Any]:
     answer = standing.answer
     assert answer is not None
     said, last = standing.described(at_ms), answer.last_known
+    realm = {} if standing.realm is None else {"realm": standing.realm}
     return {
         "thingName": standing.thing_name,
         "clientId": answer.client_id,
@@ -133,6 +138,7 @@ def standing_row(standing: Standing, at_ms: int) -> dict[str, Any]:
         "lastKnownDisconnectReason": None if last is None else last.disconnect_reason,
         "thingTypeName": said.type_name,
         "thingGroupNames": list(said.groups),
+        **realm,
     }
 
 

@@ -246,6 +246,7 @@ class Thing(NamedTuple):
     registry: Registry | None
     reckoned: Sequence[Reckoned]
     said: Sequence[Applied] = ()  # what annotations say of it
+    realm: str | None = None  # where a report is of several
 
 
 def reckon(told: Iterable[Stretch], policy: Policy, window: Span, said: Sequence[Applied] = ()) -> Reckoned:

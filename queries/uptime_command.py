@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,12 @@ from queries.receipts import (
     window_options,
     window_words,
 )
-from store.errors import UsageError
+from store.errors import ResourceNotFound, UsageError
 from store.options import described
 
 if TYPE_CHECKING:
     from queries.history import History
+    from queries.uptime import Thing
     from queries.uptime_report import GroupBy, Report
 
 # The columns of CSV and Parquet, and their types; the receipt goes into each row, so that none is lost from it.
@@ -83,7 +84,8 @@ _TYPES = {
 @click.option(
     "--group-by",
     metavar="KEY",
-    help="Sums by type, group, reason or attribute:NAME, as things were then, in place of a row a thing.",
+    help="Sums by type, group, reason or attribute:NAME, as things were then, in place of a row a thing; or by realm:"
+    " of all realms of the store, whatever --realm says.",
 )
 @click.option(
     "--policy",
@@ -125,14 +127,18 @@ def uptime(
             window=window,
             options=[("--group-by", group_by), ("--slo", slo), *(("--policy", each) for each in policies)],
         )
-        _note_annotations(history, report, known_at)
-        told = history.uptime(
-            window,
-            [each.policy for each in report.policies],
-            names=list(dict.fromkeys(things)) or None,
-            known_at=known_at,
-            described=group_by is not None,
-        )
+        names = list(dict.fromkeys(things)) or None
+        if report.group_by is not None and report.group_by.kind == "realm":
+            told = _of_all_realms(asked, history, report, names, known_at)
+        else:
+            _note_annotations(history, report, known_at)
+            told = history.uptime(
+                window,
+                [each.policy for each in report.policies],
+                names=names,
+                known_at=known_at,
+                described=group_by is not None,
+            )
         asked.hand_over(
             receipt,
             _TYPES,
@@ -141,6 +147,23 @@ def uptime(
             words=_words(receipt, report, report.rows(told)),
         )
     return 0
+
+
+def _of_all_realms(
+    asked: Asked, history: History, report: Report, names: Sequence[str] | None, known_at: int
+) -> Iterator[Thing]:
+    """Go through the things of one realm after another. Raises ResourceNotFound for a name that no realm knows."""
+    unheard = set(names or ())
+    policies = [each.policy for each in report.policies]
+    for realm, each in asked.everywhere(history):
+        for name in names or (None,):
+            with suppress(ResourceNotFound):
+                asked_for = None if name is None else [name]
+                for thing in each.uptime(report.window, policies, names=asked_for, known_at=known_at):
+                    unheard.discard(name or "")
+                    yield thing._replace(realm=realm)
+    if unheard:
+        raise ResourceNotFound(f"The resource {min(unheard)} was never heard of, in no realm.")
 
 
 def _note_annotations(history: History, report: Report, known_at: int) -> None:
@@ -178,11 +201,11 @@ def _group_by(text: str | None) -> GroupBy | None:
     if text is None:
         return None
     kind, _, name = text.partition(":")
-    if kind in ("type", "group", "reason") and not name:
+    if kind in ("type", "group", "reason", "realm") and not name:
         return GroupBy(kind)
     if kind == "attribute" and name:
         return GroupBy(kind, name)
-    raise UsageError(f"--group-by {text!a}: give type, group, reason or attribute:NAME.")
+    raise UsageError(f"--group-by {text!a}: give type, group, reason, realm or attribute:NAME.")
 
 
 def _flat(row: dict[str, Any], receipt: Receipt) -> dict[str, Any]:

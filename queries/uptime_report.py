@@ -24,13 +24,15 @@ class NamedPolicy(NamedTuple):
 
 
 class GroupBy(NamedTuple):
-    """What groups are made by: type, group, reason, or an attribute of a name."""
+    """What groups are made by: type, group, reason, realm, or an attribute of a name."""
 
     kind: str
     attribute: str | None = None
 
     def keys(self, thing: Thing, at_ms: int) -> list[str | None]:
         """Name the groups that a thing belonged to at an instant; None: none."""
+        if self.kind == "realm":
+            return [thing.realm]
         lifetime = None if thing.registry is None else thing.registry.lifetime(at_ms)
         if lifetime is None:
             return [None]
@@ -43,7 +45,7 @@ class GroupBy(NamedTuple):
 
     def cuts(self, thing: Thing) -> list[int]:
         """List the instants at which a thing may have changed its groups, ascending."""
-        if thing.registry is None:
+        if thing.registry is None or self.kind == "realm":
             return []
         found: set[int] = set()
         for each in thing.registry.lifetimes:
@@ -128,7 +130,7 @@ class Report:
         burned = [Burned() for _ in self.policies]
         groups: dict[tuple[int, str | None], Fleet] = {}
         for thing in things:
-            name = thing.thing_name or thing.client_id
+            name = (thing.realm + ": " if thing.realm else "") + (thing.thing_name or thing.client_id)
             for place, (policy, reckoned) in enumerate(zip(self.policies, thing.reckoned, strict=True)):
                 sums = account(reckoned)
                 fleets[place].add(sums)

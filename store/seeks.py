@@ -98,6 +98,7 @@ _STATEMENTS: dict[str, str] = {
           AND w.first_slot <= :slot AND substr(w.slots, 1 + 3 * (:slot - w.first_slot), 3) > :none
         ORDER BY w.known_at DESC, w.asked_ms DESC LIMIT 1
     """,
+    "realms": "SELECT r.name FROM realms r ORDER BY r.name",
     "things": """
         SELECT t.thing_name FROM things t JOIN realms r ON r.realm_no = t.realm_no WHERE r.name = :realm
     """,

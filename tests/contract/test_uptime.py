@@ -135,7 +135,7 @@ def test_service_hours_are_those_of_a_zone(sampled: Run) -> None:
         (("--month", "2026-14", "--tz", "UTC"), "is no month"),
         (("--from", "-1d", "--to", "-2d"), "ends before it begins"),
         (("--slo", "100"), "no target"),
-        (("--group-by", "colour"), "give type, group, reason or attribute:NAME"),
+        (("--group-by", "colour"), "give type, group, reason, realm or attribute:NAME"),
         (("--policy", "x: grace=5"), "no length of time"),
         (("--policy", "x: colour=red"), "no setting"),
         (("--policy", "x: unknown=maybe"), "maybe"),

@@ -293,7 +293,16 @@ def test_the_beginning_of_history_is_read_in_the_order_of_the_key(stored: Store)
 def test_the_statements_that_are_not_about_one_thing_are_all_there_are(stored: Store) -> None:
     """A new statement must be put on one of the lists."""
     assert SEEKS.keys() == VALUES.keys()
-    whole = {"things", "all_checks", "all_clients", "all_sweeps", "numbered_clients", "own_names", "watches"}
+    whole = {
+        "things",
+        "all_checks",
+        "all_clients",
+        "all_sweeps",
+        "numbered_clients",
+        "own_names",
+        "watches",
+        "realms",
+    }
     assert VALUES.keys() | FIRST.keys() | whole == prepared("sqlite").keys()
     assert set(metadata.tables) > BIG
 
