@@ -99,6 +99,7 @@ def command_line() -> Any:
     from queries.registry_command import COMMANDS as REGISTERING
     from queries.report_command import COMMANDS as COMPARING
     from queries.series_command import COMMANDS as DRAWING
+    from queries.serve_command import COMMANDS as SERVING
     from queries.snapshot_commands import COMMANDS as STANDING
     from queries.sql_command import COMMANDS as SELECTING
     from queries.takeover_command import COMMANDS as TAKING
@@ -129,6 +130,7 @@ def command_line() -> Any:
         *DRAWING,
         *COMPARING,
         *SELECTING,
+        *SERVING,
         *SIMULATING,
         *CARING,
         *SETTING_UP,

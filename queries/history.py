@@ -8,7 +8,7 @@ milliseconds, UTC.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC
 from itertools import islice
@@ -21,6 +21,7 @@ from queries.many import BATCH, Many
 from queries.many import Question as Question
 from queries.many import Reply as Reply
 from queries.many import Time as Time
+from queries.parameters import parameters_of
 from queries.standing import Standing, check_begun, check_heard_of, standings
 from queries.takeovers import Taken, takeovers_in
 from queries.timelines import Cut, cut_of, earliest, latest
@@ -145,6 +146,18 @@ class History:
                 return ask(asker, thing_name, at_ms, known_at=known_ms, now_ms=now_ms, by_client=by_client)
             finally:
                 asker.end()
+
+    def connection(
+        self, thing_name: str, at: Time, *, known_at: Time | None = None
+    ) -> tuple[Answer, Mapping[str, object]]:
+        """Answer as `at` does; with what API checks told of that connection: its keep-alive and its like.
+
+        Those are members of GetThingConnectivityData as it answers since 2026; none where no check brought them.
+        """
+        at_ms = self.milliseconds(at)
+        with self._asking(known_at) as (asker, known_ms):
+            answer = ask(asker, thing_name, at_ms, known_at=known_ms, now_ms=self._clock())
+            return answer, parameters_of(asker, answer)
 
     def transitions(
         self,

@@ -389,16 +389,26 @@ def explanation_words(why: Explanation) -> str:
 # --- AWS ----------------------------------------------------------------------------------------------------
 
 
-def aws_json(answer: Answer, *, version: int) -> str:
-    """Print an answer as AWS CLI prints GetThingConnectivityData: v2 with ISO text, v1 with a number."""
+def aws_value(answer: Answer) -> dict[str, Any]:
+    """Give the members of GetThingConnectivityData: the timestamp is a number of seconds, exact to the millisecond.
+
+    Of an unknown state there is no more than the name.
+    """
     value: dict[str, Any] = {"thingName": answer.thing_name}
     if answer.connected is not None:
         value["connected"] = answer.connected
         if answer.timestamp_ms is not None:
-            seconds = answer.timestamp_ms / 1000
-            value["timestamp"] = _aws_iso(answer.timestamp_ms) if version == 2 else seconds
+            value["timestamp"] = answer.timestamp_ms / 1000
         if answer.disconnect_reason is not None:
             value["disconnectReason"] = answer.disconnect_reason
+    return value
+
+
+def aws_json(answer: Answer, *, version: int) -> str:
+    """Print an answer as AWS CLI prints GetThingConnectivityData: v2 with ISO text, v1 with a number."""
+    value = aws_value(answer)
+    if version == 2 and answer.timestamp_ms is not None and "timestamp" in value:
+        value["timestamp"] = _aws_iso(answer.timestamp_ms)
     return json.dumps(value, indent=4, ensure_ascii=False)
 
 

@@ -141,6 +141,14 @@ _STATEMENTS: dict[str, str] = {
           AND k.known_at <= :known_at
         ORDER BY k.about_ms, k.asked_ms
     """,
+    # What GetThingConnectivityData answered about one instant of a client, the last answer first.
+    "answers_about": """
+        SELECT k.answer FROM checks k
+        WHERE k.client_no = :client_no AND k.about_ms >= :from_ms AND k.about_ms <= :to_ms
+          AND k.state = :state AND k.named <> 0 AND k.known_at <= :known_at
+          AND substr(k.answer, 1, 33) = '{"api":"GetThingConnectivityData"'
+        ORDER BY k.asked_ms DESC, k.digest LIMIT 4
+    """,
     "all_checks": """
         SELECT k.client_no, c.client_id, k.asked_ms, k.about_ms, k.named, k.state, w.text, k.known_at
         FROM checks k JOIN clients c ON c.client_no = k.client_no JOIN realms r ON r.realm_no = c.realm_no

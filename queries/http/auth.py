@@ -1,0 +1,98 @@
+"""Who may ask, request by request: a signature or a token where there are credentials, else loopback alone.
+
+A browser is no caller here: what bears a foreign Origin, or says that it comes from another site, is refused, and no
+answer ever allows one. Without credentials the Host must be loopback too, so that no rebound name reaches the history.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+
+from queries.http.credentials import Credentials, digest
+from queries.http.messages import Refusal, Request
+from queries.http.sigv4 import verified_key
+from store.clock import Clock
+
+_CHALLENGE = ((b"www-authenticate", b"Bearer"),)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host of a URL, without its port, is this machine by itself."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def host_of(authority: str) -> str:
+    """Cut the port off `host:port`; an IPv6 address stands in brackets."""
+    if authority.startswith("["):
+        return authority.partition("]")[0] + "]"
+    return authority.partition(":")[0]
+
+
+class Gate:
+    """Lets requests in, by the credentials that there are. `region` is that of signatures."""
+
+    def __init__(self, credentials: Credentials, *, region: str | None, clock: Clock) -> None:
+        self._credentials = credentials
+        self._region = region or ""
+        self._clock = clock
+
+    def admit(self, request: Request) -> str:
+        """Give the caller's name: a key id, a token's name, or the address. Raises Refusal."""
+        hosts = request.all_of("host")
+        if len(hosts) > 1:
+            raise Refusal(400, "InvalidRequestException", "There is more than one Host.")
+        host = hosts[0] if hosts else ""
+        self._check_browser(request, host)
+        if not self._credentials:
+            if not is_loopback(host_of(host)):
+                raise Refusal(
+                    403,
+                    "ForbiddenException",
+                    "Without credentials this server answers to localhost only; call it by that name.",
+                )
+            return request.peer
+        return self._authenticated(request)
+
+    def _check_browser(self, request: Request, host: str) -> None:
+        origins = request.all_of("origin")
+        is_own = all(origin in (f"http://{host}", f"https://{host}") for origin in origins)
+        site = request.header("sec-fetch-site")
+        if not is_own or site in ("cross-site", "same-site"):
+            raise Refusal(403, "ForbiddenException", "Pages of other origins may not ask.")
+
+    def _authenticated(self, request: Request) -> str:
+        told = request.all_of("authorization")
+        if "x-amz-signature" in request.query.lower():
+            raise Refusal(
+                403, "IncompleteSignatureException", "A signature belongs into the Authorization header."
+            )
+        if not told:
+            raise Refusal(
+                403 if self._credentials.secrets else 401,
+                "MissingAuthenticationTokenException",
+                "Missing Authentication Token: sign the request, or bring a bearer token.",
+                _CHALLENGE,
+            )
+        if len(told) > 1:
+            raise Refusal(403, "IncompleteSignatureException", "There is more than one Authorization header.")
+        scheme, _, token = told[0].partition(" ")
+        if scheme.lower() == "bearer":
+            return self._bearer(token.strip())
+        return verified_key(request, self._credentials.secrets, region=self._region, now_ms=self._clock())
+
+    def _bearer(self, token: str) -> str:
+        told, found = digest(token), None
+        for name, kept in self._credentials.tokens.items():  # all of them, whichever it is
+            if hmac.compare_digest(told, kept):
+                found = name
+        if found is None:
+            raise Refusal(
+                401, "UnauthorizedException", "That token is none of those that may ask.", _CHALLENGE
+            )
+        return found
