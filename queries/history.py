@@ -155,9 +155,16 @@ class History:
         Those are members of GetThingConnectivityData as it answers since 2026; none where no check brought them.
         """
         at_ms = self.milliseconds(at)
-        with self._asking(known_at) as (asker, known_ms):
-            answer = ask(asker, thing_name, at_ms, known_at=known_ms, now_ms=self._clock())
-            return answer, parameters_of(asker, answer)
+        wanted = None if known_at is None else self.milliseconds(known_at)
+        asker = self._asker
+        with self._lock:  # as in `at`
+            mark = asker.begin()
+            try:
+                known_ms = mark if wanted is None else min(wanted, mark)
+                answer = ask(asker, thing_name, at_ms, known_at=known_ms, now_ms=self._clock())
+                return answer, parameters_of(asker, answer)
+            finally:
+                asker.end()
 
     def transitions(
         self,

@@ -23,7 +23,7 @@ NEAR_MS = 1_000  # a check that names an instant so near names the same one: rul
 
 def parameters_of(asker: Asker, answer: Answer) -> dict[str, object]:
     """Give what the last check about the instant of an answer told of its connection, as known then; else nothing."""
-    if answer.timestamp_ms is None or answer.connected is None:
+    if answer.timestamp_ms is None or answer.connected is None or not asker.has_checks():
         return {}
     client_no = asker.client_named(answer.client_id)
     if client_no is None:

@@ -56,6 +56,7 @@ class Asker:
         self._watched: dict[int, list[tuple[int, int]] | None] = {}
         self._beginnings = Beginnings()
         self._registry_begins: dict[int, int | None] = {}
+        self._has_checks: bool | None = None
         self._mark = -1
         self._state: object = None  # of the store, when what may change was last read
         self.care: Care = NO_CARE
@@ -118,6 +119,7 @@ class Asker:
         self._absent.clear()
         self._watched.clear()
         self._registry_begins.clear()
+        self._has_checks = None
 
     def _look_after(self) -> None:
         """See what was taken out of the store; numbers change where a device was forgotten."""
@@ -307,6 +309,12 @@ class Asker:
                 self._watched.clear()
             self._watched[known_at] = watched_at(((r[0], r[1]) for r in found), known_at) if found else None
         return self._watched[known_at]
+
+    def has_checks(self) -> bool:
+        """Tell whether the store holds an answer of the API at all."""
+        if self._has_checks is None:
+            self._has_checks = self._row("any_check") is not None
+        return self._has_checks
 
     def begun(self, at_ms: int, known_at: int) -> bool:
         """Tell whether the store's history has begun by an instant: with an event, or an instant watched.

@@ -149,6 +149,7 @@ _STATEMENTS: dict[str, str] = {
           AND substr(k.answer, 1, 33) = '{"api":"GetThingConnectivityData"'
         ORDER BY k.asked_ms DESC, k.digest LIMIT 4
     """,
+    "any_check": "SELECT 1 FROM checks LIMIT 1",
     "all_checks": """
         SELECT k.client_no, c.client_id, k.asked_ms, k.about_ms, k.named, k.state, w.text, k.known_at
         FROM checks k JOIN clients c ON c.client_no = k.client_no JOIN realms r ON r.realm_no = c.realm_no

@@ -18,7 +18,7 @@ import msgspec
 
 from queries.history import History
 from queries.http.auth import Gate
-from queries.http.limits import Rate, body_of
+from queries.http.limits import Rate, body_of, has_body
 from queries.http.messages import (
     SECURE,
     Refusal,
@@ -77,13 +77,13 @@ class App:
             {
                 "type": "http.response.start",
                 "status": response.status,
-                "headers": [
+                "headers": (
                     (b"content-type", response.content_type),
                     (b"content-length", b"%d" % len(response.body)),
                     (b"x-amzn-requestid", request_id.encode()),
                     *SECURE,
                     *response.headers,
-                ],
+                ),
             }
         )
         body = b"" if scope["method"] == "HEAD" else response.body
@@ -103,14 +103,16 @@ class App:
 
     async def _response(self, scope: Scope, receive: Receive, raw_path: str, asked: _Asked) -> Response:
         headers = scope["headers"]
+        named = dict(headers)
         if raw_path == "/healthz" and scope["method"] in ("GET", "HEAD"):
             return ALIVE
         request = Request(
             scope["method"],
             raw_path,
             scope["query_string"].decode("latin-1"),
-            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
-            await body_of(headers, receive),
+            headers,
+            named,
+            await body_of(named, receive) if has_body(named) else b"",
             scope["client"][0] if scope.get("client") else "",
         )
         asked.caller = self._gate.admit(request)

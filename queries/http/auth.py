@@ -14,6 +14,7 @@ from queries.http.messages import Refusal, Request
 from queries.http.sigv4 import verified_key
 from store.clock import Clock
 
+MOST_HOSTS = 100  # remembered
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 
 
@@ -34,6 +35,13 @@ def host_of(authority: str) -> str:
     return authority.partition(":")[0]
 
 
+def _check_browser(request: Request) -> None:
+    host = request.header("host") or ""
+    is_own = all(origin in (f"http://{host}", f"https://{host}") for origin in request.all_of("origin"))
+    if not is_own or set(request.all_of("sec-fetch-site")) & {"cross-site", "same-site"}:
+        raise Refusal(403, "ForbiddenException", "Pages of other origins may not ask.")
+
+
 class Gate:
     """Lets requests in, by the credentials that there are. `region` is that of signatures."""
 
@@ -41,30 +49,31 @@ class Gate:
         self._credentials = credentials
         self._region = region or ""
         self._clock = clock
+        self._hosts: set[bytes] = set()  # loopback, as they were written
 
     def admit(self, request: Request) -> str:
         """Give the caller's name: a key id, a token's name, or the address. Raises Refusal."""
-        hosts = request.all_of("host")
-        if len(hosts) > 1:
-            raise Refusal(400, "InvalidRequestException", "There is more than one Host.")
-        host = hosts[0] if hosts else ""
-        self._check_browser(request, host)
-        if not self._credentials:
-            if not is_loopback(host_of(host)):
-                raise Refusal(
-                    403,
-                    "ForbiddenException",
-                    "Without credentials this server answers to localhost only; call it by that name.",
-                )
-            return request.peer
-        return self._authenticated(request)
+        named = request.named
+        if len(named) != len(request.headers):
+            request.header("host")
+        if b"origin" in named or b"sec-fetch-site" in named:
+            _check_browser(request)
+        if self._credentials:
+            return self._authenticated(request)
+        host = named.get(b"host", b"")
+        if host not in self._hosts:
+            self._check_host(host)
+        return request.peer
 
-    def _check_browser(self, request: Request, host: str) -> None:
-        origins = request.all_of("origin")
-        is_own = all(origin in (f"http://{host}", f"https://{host}") for origin in origins)
-        site = request.header("sec-fetch-site")
-        if not is_own or site in ("cross-site", "same-site"):
-            raise Refusal(403, "ForbiddenException", "Pages of other origins may not ask.")
+    def _check_host(self, host: bytes) -> None:
+        if not is_loopback(host_of(host.decode("latin-1"))):
+            raise Refusal(
+                403,
+                "ForbiddenException",
+                "Without credentials this server answers to localhost only; call it by that name.",
+            )
+        if len(self._hosts) < MOST_HOSTS:
+            self._hosts.add(host)
 
     def _authenticated(self, request: Request) -> str:
         told = request.all_of("authorization")

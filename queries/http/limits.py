@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from queries.http.messages import Refusal
@@ -14,17 +14,17 @@ HEAD_S = 10  # to send the head of a request
 BODY_S = 20  # ... and its body
 MOST_CALLERS = 10_000  # remembered at once
 
-_FRAMING = (b"content-length", b"transfer-encoding")
-
 Receive = Callable[[], Awaitable[Any]]
 
 
-async def body_of(headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes:
+def has_body(headers: Mapping[bytes, bytes]) -> bool:
+    """Tell whether there is a body to be read."""
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
+async def body_of(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     """Read a whole body. Raises Refusal for one that is too long, or too long in coming."""
-    framing = {name: value for name, value in headers if name in _FRAMING}
-    length = framing.get(b"content-length")
-    if not framing or length == b"0":
-        return b""
+    length = headers.get(b"content-length")
     if length is not None and (not length.isdigit() or int(length) > MOST_BODY):
         raise _too_large()
     parts: list[bytes] = []

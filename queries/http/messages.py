@@ -5,7 +5,7 @@ Every body is JSON, of errors too: AWS's JavaScript SDK throws on any other. Not
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,22 +29,32 @@ PROBLEM_JSON = b"application/problem+json"
 
 
 class Request(NamedTuple):
-    """A request as it came: the path and the query raw, names of headers in lower case, the body whole."""
+    """A request as it came: path, query and headers raw, names of headers in lower case, the body whole.
+
+    `named` has the last value of each header, for those that may not come twice are looked for in `headers`.
+    """
 
     method: str
     raw_path: str
     query: str
-    headers: list[tuple[str, str]]
+    headers: Sequence[tuple[bytes, bytes]]
+    named: Mapping[bytes, bytes]
     body: bytes
     peer: str
 
     def header(self, name: str) -> str | None:
-        """Give a header; the first where it came twice."""
-        return next((value for key, value in self.headers if key == name), None)
+        """Give a header that may come once. Raises Refusal where it came twice."""
+        values = self.all_of(name)
+        if len(values) > 1:
+            raise invalid(f"There is more than one {name} header.")
+        return values[0] if values else None
 
     def all_of(self, name: str) -> list[str]:
         """Give every value of a header."""
-        return [value for key, value in self.headers if key == name]
+        key = name.encode("latin-1")
+        if key not in self.named:
+            return []
+        return [value.decode("latin-1") for told, value in self.headers if told == key]
 
 
 class Response(NamedTuple):

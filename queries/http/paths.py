@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import unquote
 
-PREFIXES = ("at", "known-at")
-
 
 class Target(NamedTuple):
     """What a path asks for: the segments of the operation, decoded; and the times before it, as they were written."""
@@ -25,17 +23,22 @@ def target_of(raw_path: str) -> Target:
 
     An endpoint's URL that ends with a slash makes two of them: what is empty before the operation is left out.
     """
-    times: dict[str, str] = {}
     parts = raw_path.split("/")
-    at = 0
-    while at < len(parts):
-        part = parts[at]
-        if part in PREFIXES and part not in times and at + 1 < len(parts):
-            times[part] = unquote(parts[at + 1])
-            at += 2
-        elif not part and at + 1 < len(parts):
-            at += 1
+    at = known_at = None
+    begin, last = 1, len(parts) - 1  # before the first slash stands nothing
+    while begin < last:
+        part = parts[begin]
+        if not part:
+            begin += 1
+        elif part == "at" and at is None:
+            at = unquote(parts[begin + 1])
+            begin += 2
+        elif part == "known-at" and known_at is None:
+            known_at = unquote(parts[begin + 1])
+            begin += 2
         else:
             break
-    segments = tuple(unquote(part) if "%" in part else part for part in parts[at:])
-    return Target(segments, times.get("at"), times.get("known-at"))
+    segments = parts[begin:]
+    if "%" in raw_path:
+        segments = [unquote(part) for part in segments]
+    return Target(tuple(segments), at, known_at)

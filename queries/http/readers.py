@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 from queries.history import History
 from queries.http.messages import Refusal
 from store.engine import translated
-from store.errors import AnswerError, StoreError, UsageError
+from store.errors import AnswerError, UsageError
 
 T = TypeVar("T")
 THREADS = 8
@@ -42,17 +42,17 @@ class Readers:
         """Answer in this thread. Raises as the question does, and StoreError where the store fails."""
         history: History | None = getattr(self._local, "history", None)
         try:
-            with translated(self._url):
-                if history is None:
-                    history = self._local.history = self._open()
-                    with self._lock:
-                        self._opened.add(history)
-                return question(history)
+            if history is None:
+                history = self._local.history = self._open()
+                with self._lock:
+                    self._opened.add(history)
+            return question(history)
         except (AnswerError, UsageError, Refusal):
             raise
-        except StoreError:
-            self._drop(history)
-            raise
+        except Exception:
+            self._drop(history)  # its connection may be broken, or inside a snapshot
+            with translated(self._url):
+                raise
 
     def _drop(self, history: History | None) -> None:
         self._local.history = None

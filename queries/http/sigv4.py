@@ -97,7 +97,8 @@ def _signed_headers(request: Request, names: list[str]) -> dict[str, str]:
         raise _forbidden(
             "IncompleteSignatureException", "SignedHeaders must be in lower case, sorted, each once."
         )
-    needed = {"host", "x-amz-date", *(name for name, _ in request.headers if name.startswith("x-amz-"))}
+    amz = {name.decode("latin-1") for name in request.named if name.startswith(b"x-amz-")}
+    needed = {"host", "x-amz-date"} | amz
     if needed - set(names):
         raise _forbidden(
             "InvalidSignatureException",

@@ -1,0 +1,1 @@
+"""Programs that ask with an AWS client: lines of JSON in, one line out for each."""

@@ -1,0 +1,84 @@
+"""`thingline serve` as a process of its own, and the application called in process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from tests import processes
+
+_LISTENING = re.compile(rb"listening at (http://\S+):")
+
+
+@contextmanager
+def serving(*args: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Start the server at a port of its own; gives its URL, and ends it. What it wrote must name no traceback."""
+    process = processes.start("serve", "--port", "0", *args, env={**os.environ, **(environment or {})})
+    try:
+        yield _address(process)
+    finally:
+        process.terminate()
+        code, _, err = processes.finish(process, timeout_s=30)
+        assert code == 0, err
+        assert "Traceback" not in err
+
+
+def _address(process: subprocess.Popen[bytes]) -> str:
+    assert process.stderr is not None
+    said = b""
+    for line in process.stderr:
+        said += line
+        if found := _LISTENING.search(line):
+            return found[1].decode()
+    raise AssertionError(f"it does not listen: {said.decode()}")
+
+
+class Told(NamedTuple):
+    """What the application answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def ask(
+    app: Any,
+    path: str,
+    *,
+    method: str = "POST",
+    headers: Mapping[str, str] | list[tuple[str, str]] | None = None,
+    body: bytes = b"",
+    query: str = "",
+    host: str = "localhost:8080",
+) -> Told:
+    """Ask the application in process, as a server would."""
+    given = list(headers.items() if isinstance(headers, Mapping) else headers or ())
+    if not any(name == "host" for name, _ in given):
+        given.insert(0, ("host", host))
+    if body:
+        given.append(("content-length", str(len(body))))
+    scope = {
+        "type": "http",
+        "method": method,
+        "raw_path": path.encode("latin-1"),
+        "query_string": query.encode(),
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in given],
+        "client": ("127.0.0.1", 40_000),
+    }
+    sent: list[Mapping[str, Any]] = []
+
+    async def receive() -> Mapping[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Mapping[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    begin, *parts = sent
+    told = {name.decode(): value.decode() for name, value in begin["headers"]}
+    return Told(begin["status"], told, b"".join(part["body"] for part in parts))

@@ -1,0 +1,279 @@
+"""The application, called in process: paths, errors, limits, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queries.history import History, open_history
+from queries.http.app import App
+from queries.http.auth import Gate
+from queries.http.credentials import Credentials
+from queries.http.limits import MOST_BODY, Rate
+from queries.http.log import AccessLog
+from queries.http.paths import Target, target_of
+from queries.http.readers import Readers
+from store.clock import system_clock
+from store.engine import parse_url
+from tests.builders import T0
+from tests.http.answers import at, fill
+from tests.http.serving import Told, ask
+
+UP = b'{"thingName":"pump-17","connected":true,"timestamp":%d.007,"disconnectReason":"NONE"}' % (T0 // 1000)
+OPERATION = "/things/pump-17/connectivity-data"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    found = f"sqlite:///{tmp_path_factory.mktemp('http') / 'store.db'}"
+    fill(found)
+    return found
+
+
+@pytest.fixture
+def readers(url: str) -> Iterator[Readers]:
+    found = Readers(lambda: open_history(url), parse_url(url))
+    yield found
+    found.close()
+
+
+def app_of(readers: Readers, **more: Any) -> App:
+    return App(readers, Gate(Credentials(), region=None, clock=system_clock), **more)
+
+
+@pytest.fixture
+def app(readers: Readers) -> App:
+    return app_of(readers)
+
+
+def error_of(told: Told) -> tuple[int, str]:
+    """Give the status and the name of an error in AWS's shape, as both of its places have it."""
+    assert told.headers["content-type"] == "application/json"
+    value = json.loads(told.body)
+    assert set(value) == {"__type", "message"}
+    assert value["__type"] == told.headers["x-amzn-errortype"]
+    return told.status, value["__type"]
+
+
+# --- Paths --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "target"),
+    [
+        ("/things/a/connectivity-data", (("things", "a", "connectivity-data"), None, None)),
+        ("//things/a", (("things", "a"), None, None)),
+        ("/at/T/things/a", (("things", "a"), "T", None)),
+        ("/at/T//things/a", (("things", "a"), "T", None)),
+        ("/at/T/known-at/K/things", (("things",), "T", "K")),
+        ("/known-at/K/at/T/things", (("things",), "T", "K")),
+        ("/at/a%3Ab+c%2Bd%20e/things", (("things",), "a:b+c+d e", None)),
+        ("/at/T/at/U/things", (("at", "U", "things"), "T", None)),
+        ("/things/a%2Fb/x", (("things", "a/b", "x"), None, None)),
+        ("/things//x", (("things", "", "x"), None, None)),
+        ("/things/at/x", (("things", "at", "x"), None, None)),
+        ("/things/../x", (("things", "..", "x"), None, None)),
+        ("/things/%ff", (("things", "\ufffd"), None, None)),
+        ("/at", (("at",), None, None)),
+        ("/at/T", ((), "T", None)),
+        ("/", (("",), None, None)),
+        ("*", ((), None, None)),
+    ],
+)
+def test_a_path_is_split_before_it_is_decoded(raw: str, target: tuple[Any, ...]) -> None:
+    assert target_of(raw) == Target(*target)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "*",
+        "/at",
+        "/at/2026-11-01T03:12:00Z",
+        "/things",
+        "/things/pump-17",
+        "/things/pump-17/",
+        "/things/pump-17/connectivity-data/",
+        "/things//connectivity-data/pump-17",
+        "/things/x/../pump-17/connectivity-data",
+        "/at/x/../../things/pump-17/connectivity-data",
+        "/things%2Fpump-17%2Fconnectivity-data",
+        "/THINGS/pump-17/connectivity-data",
+        "/things/pump-17/connectivity-data%00",
+        "/at/%2E%2E/at/x/things/pump-17/connectivity-data",
+    ],
+)
+def test_a_path_of_no_operation_is_not_found(app: App, path: str) -> None:
+    assert error_of(ask(app, path, method="PATCH")) == (404, "UnknownOperationException")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"])
+def test_another_method_is_told_which(app: App, method: str) -> None:
+    told = ask(app, OPERATION, method=method)
+    assert told.status == 405
+    assert told.headers["allow"] == "POST"
+    assert not any(name.startswith("access-control") for name in told.headers)
+    if method != "HEAD":
+        assert error_of(told)[1] == "MethodNotAllowedException"
+
+
+# --- Bodies -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"includeSocketInformation":true,"thingName":"nope","\\u0000":[]}']
+)
+def test_members_that_nobody_knows_are_for_nobody(app: App, body: bytes) -> None:
+    told = ask(app, at(30_000) + OPERATION, body=body)
+    assert (told.status, told.body) == (200, UP)
+    assert told.headers["content-type"] == "application/json"
+    assert len(told.headers["x-amzn-requestid"]) == 32
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff", b"[" * 100_000, b"nul"])
+def test_a_body_that_is_no_object_is_refused(app: App, body: bytes) -> None:
+    assert error_of(ask(app, OPERATION, body=body)) == (400, "SerializationException")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"content-length": str(MOST_BODY + 1)}, {"transfer-encoding": "chunked"}, {"content-length": "-1"}],
+)
+def test_a_body_that_is_too_large_is_refused(app: App, headers: dict[str, str]) -> None:
+    sent = [*headers.items()]
+    told = _ask_in_parts(app, sent, [b"x" * 600_000] * 2)
+    assert error_of(told) == (413, "RequestEntityTooLargeException")
+
+
+def _ask_in_parts(app: App, headers: list[tuple[str, str]], parts: list[bytes]) -> Told:
+    class Split:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            rest = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+
+            async def receive_part() -> Any:
+                return rest.pop(0) if rest else {"type": "http.disconnect"}
+
+            await app(scope, receive_part, send)
+
+    return ask(Split(), OPERATION, headers=headers)
+
+
+def test_a_body_that_ends_before_its_end_is_refused(app: App) -> None:
+    assert _ask_in_parts(app, [("content-length", "10")], [b"{"]).status == 400
+
+
+# --- What goes wrong inside ---------------------------------------------------------------------------------
+
+
+def test_an_error_of_ours_is_told_to_the_log_alone(
+    app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("a secret of the house")
+
+    monkeypatch.setattr(History, "connection", fails)
+    told = ask(app, OPERATION)
+    assert error_of(told) == (500, "InternalFailureException")
+    assert b"secret" not in told.body
+    err = capsys.readouterr().err
+    assert "a secret of the house" in err
+    assert told.headers["x-amzn-requestid"] in err
+
+
+def test_a_store_that_went_away_is_unavailable_and_its_place_is_not_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(tmp_path / "gone.db")
+    found = Readers(lambda: open_history(place), parse_url(place))
+    told = ask(app_of(found), OPERATION)
+    found.close()
+    assert error_of(told) == (503, "ServiceUnavailableException")
+    assert b"gone.db" not in told.body
+    assert "gone.db" in capsys.readouterr().err
+
+
+def test_a_history_whose_connection_broke_is_opened_again(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[History] = []
+
+    def open_one() -> History:
+        opened.append(open_history(url))
+        return opened[-1]
+
+    found = Readers(open_one, parse_url(url))
+    app = app_of(found)
+    assert ask(app, OPERATION).status == 200
+    opened[0]._asker._driver.close()
+    assert error_of(ask(app, OPERATION)) == (503, "ServiceUnavailableException")
+    assert ask(app, OPERATION).status == 200
+    assert len(opened) == 2
+    found.close()
+
+
+def test_questions_are_answered_from_many_threads_at_once(url: str) -> None:
+    found = Readers(lambda: open_history(url), parse_url(url))
+    found.answers_in_loop = False
+    app = app_of(found)
+    told: list[Told] = []
+    threads = [
+        threading.Thread(target=lambda: told.extend(ask(app, at(30_000) + OPERATION) for _ in range(20)))
+        for _ in range(8)
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    found.close()
+    assert {(one.status, one.body) for one in told} == {(200, UP)}
+    assert len({one.headers["x-amzn-requestid"] for one in told}) == 160
+
+
+# --- Rate and log -------------------------------------------------------------------------------------------
+
+
+def test_whoever_asks_too_often_is_throttled_until_the_bucket_has_filled(readers: Readers) -> None:
+    now_s = [0.0]
+    app = app_of(readers, rate=Rate(2, 2, lambda: now_s[0]))
+    assert [ask(app, OPERATION).status for _ in range(3)] == [200, 200, 400]
+    assert error_of(ask(app, OPERATION)) == (400, "ThrottlingException")
+    now_s[0] = 0.5
+    assert [ask(app, OPERATION).status for _ in range(2)] == [200, 400]
+
+
+def test_the_log_has_a_line_for_each_request_and_no_secret(readers: Readers) -> None:
+    out = StringIO()
+    app = app_of(readers, log=AccessLog(out, redact_names=False, clock=lambda: T0).write)
+    told = ask(
+        app, OPERATION, headers={"authorization": "Bearer hush"}, query="token=hush", body=b'{"a":"hush"}'
+    )
+    line = json.loads(out.getvalue())
+    assert line.pop("ms") >= 0
+    assert line == {
+        "time": "2026-09-21T14:13:20.000Z",
+        "requestId": told.headers["x-amzn-requestid"],
+        "method": "POST",
+        "path": OPERATION,
+        "operation": "GetThingConnectivityData",
+        "caller": "127.0.0.1",
+        "status": 200,
+    }
+
+
+def test_the_log_leaves_names_out_where_that_is_wanted(readers: Readers) -> None:
+    out = StringIO()
+    ask(app_of(readers, log=AccessLog(out, redact_names=True, clock=lambda: T0).write), OPERATION)
+    assert "pump" not in out.getvalue()
+    assert set(json.loads(out.getvalue())) == {"time", "requestId", "method", "operation", "status", "ms"}
+
+
+def test_whether_it_is_alive_is_told_to_everybody(app: App) -> None:
+    told = ask(app, "/healthz", method="GET", host="10.0.0.1")
+    assert (told.status, told.body) == (200, b'{"alive":true}')
