@@ -89,6 +89,16 @@ class History:
         self._held.close()
         self._store.close()
 
+    def hold(self) -> None:
+        """Answer from one snapshot whatever is asked until `release`."""
+        with self._lock:
+            self._asker.hold()
+
+    def release(self) -> None:
+        """End what `hold` began."""
+        with self._lock:
+            self._asker.release()
+
     def milliseconds(self, time: Time) -> int:
         """Read a time as epoch milliseconds.
 

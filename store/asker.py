@@ -48,6 +48,7 @@ class Asker:
         # Reading on over so many rows costs about what another seek does: on PostgreSQL a round trip.
         self.rows_a_seek = 8 if is_sqlite else 40
         self._closed = False
+        self._is_held = False
         self._clients: dict[str, int] = {}
         self._client_ids: dict[int, str] = {}
         self._things: dict[str, int] = {}
@@ -74,6 +75,8 @@ class Asker:
 
     def begin(self) -> int:
         """Begin a snapshot, and give its watermark; `end` follows, whatever happens between."""
+        if self._is_held:
+            return self._mark
         try:
             if self._is_sqlite:
                 self._begin_on_sqlite()
@@ -145,8 +148,18 @@ class Asker:
 
     def end(self) -> None:
         """End the snapshot; the connection may have been closed under it, by whoever had heard enough."""
-        if not self._closed:
+        if not self._closed and not self._is_held:
             self._execute("COMMIT")
+
+    def hold(self) -> None:
+        """Begin a snapshot that all which are begun until `release` are."""
+        self.begin()
+        self._is_held = True
+
+    def release(self) -> None:
+        """End what `hold` began."""
+        self._is_held = False
+        self.end()
 
     def close(self) -> None:
         """Ask no more: the connection is about to be closed."""

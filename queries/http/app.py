@@ -127,8 +127,8 @@ class App:
             at, known_at = _times(history, target)
             return operation.answers(history, at, known_at, members)
 
-        if operation.is_quick and self._readers.answers_in_loop:
-            return json_response(self._readers.here(question))
+        if operation.is_quick:
+            return json_response(await self._readers.soon(question))
         return json_response(await self._readers.elsewhere(question))
 
 

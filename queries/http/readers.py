@@ -1,27 +1,30 @@
 """Who reads the store for the server: one history in the event loop for what SQLite answers at once, one a thread else.
 
-A seek in SQLite takes less than handing it to a thread; a PostgreSQL is waited for in threads. A history whose
-connection broke is thrown away, and the next question opens another.
+A seek in SQLite takes less than handing it to a thread; a PostgreSQL is waited for in threads, where questions that
+came together share a snapshot. A history whose connection broke is thrown away, and the next question opens another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from sqlalchemy.engine import URL
 
 from queries.history import History
 from queries.http.messages import Refusal
 from store.engine import translated
-from store.errors import AnswerError, UsageError
+from store.errors import AnswerError, StoreError, UsageError
 
 T = TypeVar("T")
 THREADS = 8
-MOST_WAITING = 64  # questions that no thread has taken up yet
+MOST_WAITING = 1_000  # questions that no thread has taken up yet
+BATCH = 64  # questions answered from one snapshot
+BATCHES = 2  # at a time: one waits for the server while the other is worked on
 
 
 class Readers:
@@ -37,6 +40,25 @@ class Readers:
         self._lock = threading.Lock()
         self._threads = threads
         self._running = 0
+        self._is_holding = False
+        self._waiting: list[tuple[Callable[[History], Any], asyncio.Future[Any]]] = []
+        self._batches = 0
+
+    def in_loop(self, question: Callable[[History], T]) -> T:
+        """Answer in the event loop's thread; all that waited for the loop by now is answered from one snapshot.
+
+        What comes later waits behind the end of that snapshot, so it is never older than its question.
+        """
+        if not self._is_holding:
+            self.here(History.hold)
+            self._is_holding = True
+            asyncio.get_running_loop().call_soon(self._release)
+        return self.here(question)
+
+    def _release(self) -> None:
+        self._is_holding = False
+        with suppress(StoreError):  # who asked has been told
+            self.here(History.release)
 
     def here(self, question: Callable[[History], T]) -> T:
         """Answer in this thread. Raises as the question does, and StoreError where the store fails."""
@@ -60,6 +82,57 @@ class Readers:
             with self._lock:
                 self._opened.discard(history)
             history.close()
+
+    async def soon(self, question: Callable[[History], T]) -> T:
+        """Answer what costs a few seeks: at once on SQLite; else in a thread, all that wait by then in one snapshot."""
+        if self.answers_in_loop:
+            return self.in_loop(question)
+        if len(self._waiting) >= MOST_WAITING:
+            raise Refusal(400, "ThrottlingException", "Rate exceeded: too many questions at once")
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, answer))
+        if self._batches < BATCHES:
+            self._batches += 1
+            self._next_batch()
+        return await answer
+
+    def _next_batch(self) -> None:
+        batch = self._waiting[:BATCH]
+        del self._waiting[:BATCH]
+        asyncio.get_running_loop().run_in_executor(
+            self._pool, self._answer_all, [question for question, _ in batch]
+        ).add_done_callback(lambda done: self._deliver(batch, done))
+
+    def _answer_all(self, questions: Sequence[Callable[[History], Any]]) -> list[Any]:
+        """Answer questions from one snapshot; an answer may be the exception that it raises."""
+        self.here(History.hold)
+        try:
+            return [self._answer_or_error(question) for question in questions]
+        finally:
+            self.here(History.release)
+
+    def _answer_or_error(self, question: Callable[[History], Any]) -> Any:
+        try:
+            return self.here(question)
+        except Exception as error:
+            return error
+
+    def _deliver(
+        self, batch: Sequence[tuple[Any, asyncio.Future[Any]]], done: asyncio.Future[list[Any]]
+    ) -> None:
+        failed = asyncio.CancelledError() if done.cancelled() else done.exception()
+        answers = [failed] * len(batch) if failed is not None else done.result()
+        for (_, waiting), answer in zip(batch, answers, strict=True):
+            if waiting.done():
+                continue  # whoever asked went away
+            if isinstance(answer, BaseException):
+                waiting.set_exception(answer)
+            else:
+                waiting.set_result(answer)
+        if self._waiting:
+            self._next_batch()
+        else:
+            self._batches -= 1
 
     async def elsewhere(self, question: Callable[[History], T]) -> T:
         """Answer in a thread. Raises Refusal where too many wait for one already."""

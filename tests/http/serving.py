@@ -46,7 +46,12 @@ class Told(NamedTuple):
     body: bytes
 
 
-def ask(
+def ask(app: Any, path: str, **more: Any) -> Told:
+    """Ask the application in process, as a server would; `more` as `asking` takes it."""
+    return asyncio.run(asking(app, path, **more))
+
+
+async def asking(
     app: Any,
     path: str,
     *,
@@ -56,7 +61,7 @@ def ask(
     query: str = "",
     host: str = "localhost:8080",
 ) -> Told:
-    """Ask the application in process, as a server would."""
+    """Ask in the event loop that runs."""
     given = list(headers.items() if isinstance(headers, Mapping) else headers or ())
     if not any(name == "host" for name, _ in given):
         given.insert(0, ("host", host))
@@ -78,7 +83,7 @@ def ask(
     async def send(message: Mapping[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    await app(scope, receive, send)
     begin, *parts = sent
     told = {name.decode(): value.decode() for name, value in begin["headers"]}
     return Told(begin["status"], told, b"".join(part["body"] for part in parts))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ingest.writer import Writer
 from queries.history import History, open_history
 from queries.http.app import App
 from queries.http.auth import Gate
@@ -19,11 +20,13 @@ from queries.http.limits import MOST_BODY, Rate
 from queries.http.log import AccessLog
 from queries.http.paths import Target, target_of
 from queries.http.readers import Readers
+from queries.times import iso
 from store.clock import system_clock
-from store.engine import parse_url
-from tests.builders import T0
-from tests.http.answers import at, fill
-from tests.http.serving import Told, ask
+from store.engine import open_writer, parse_url
+from store.model import Learned
+from tests.builders import T0, connect
+from tests.http.answers import HOUR_MS, at, fill
+from tests.http.serving import Told, ask, asking
 
 UP = b'{"thingName":"pump-17","connected":true,"timestamp":%d.007,"disconnectReason":"NONE"}' % (T0 // 1000)
 OPERATION = "/things/pump-17/connectivity-data"
@@ -218,22 +221,44 @@ def test_a_history_whose_connection_broke_is_opened_again(
     found.close()
 
 
-def test_questions_are_answered_from_many_threads_at_once(url: str) -> None:
+@pytest.mark.parametrize("in_loop", [True, False])
+def test_questions_that_come_at_once_are_each_told_their_own_answer(url: str, in_loop: bool) -> None:
     found = Readers(lambda: open_history(url), parse_url(url))
-    found.answers_in_loop = False
+    found.answers_in_loop = in_loop
     app = app_of(found)
-    told: list[Told] = []
-    threads = [
-        threading.Thread(target=lambda: told.extend(ask(app, at(30_000) + OPERATION) for _ in range(20)))
-        for _ in range(8)
+    paths = [
+        at(30_000) + OPERATION,
+        at(90_000) + OPERATION,
+        "/things/nope/connectivity-data",
+        "/at/x" + OPERATION,
     ]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    one_by_one = [ask(app, path) for path in paths]
+
+    async def together() -> list[Told]:
+        return await asyncio.gather(*(asking(app, path) for path in paths * 50))
+
+    for _ in range(2):
+        told = asyncio.run(together())
+        assert [one.body for one in told] == [one.body for one in one_by_one] * 50
+        assert [one.status for one in told] == [200, 200, 404, 400] * 50
     found.close()
-    assert {(one.status, one.body) for one in told} == {(200, UP)}
-    assert len({one.headers["x-amzn-requestid"] for one in told}) == 160
+
+
+def test_what_is_learned_is_answered_by_the_next_question(tmp_path: Path) -> None:
+    place = str(tmp_path / "store.db")
+    fill(place)
+    found = Readers(lambda: open_history(place), parse_url(place))
+    app = app_of(found)
+    path = "/at/" + iso(T0 + 50 * HOUR_MS) + "/things/new-1/connectivity-data"
+    with open_writer(parse_url(place)) as store, Writer(store) as writer:
+
+        async def both() -> tuple[int, int]:
+            before = await asking(app, path)
+            writer.write([Learned(connect(T0 + 49 * HOUR_MS, client_id="new-1"), 0)], source="test")
+            return before.status, (await asking(app, path)).status
+
+        assert asyncio.run(both()) == (404, 200)
+    found.close()
 
 
 # --- Rate and log -------------------------------------------------------------------------------------------
