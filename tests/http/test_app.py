@@ -254,7 +254,7 @@ def test_what_is_learned_is_answered_by_the_next_question(tmp_path: Path) -> Non
 
         async def both() -> tuple[int, int]:
             before = await asking(app, path)
-                await asyncio.sleep(0)  # a request that comes later is a step of the loop of its own
+            await asyncio.sleep(0)  # a request that comes later is a step of the loop of its own
             writer.write([Learned(connect(T0 + 49 * HOUR_MS, client_id="new-1"), 0)], source="test")
             return before.status, (await asking(app, path)).status
 
