@@ -17,8 +17,8 @@ from store.mirror_schema import (
     RECKONED,
     VIEWS,
     carried,
-    last_cut,
     listing,
+    moment,
 )
 
 DOUBLE = '"'
@@ -88,8 +88,7 @@ def load(path: Path, folder: Path, *, known_at: int, held_at: int | None) -> tup
                     f"{name} {kind}" for name, kind in (columns | RECKONED.get(table, {})).items()
                 )
                 connection.execute(f"CREATE TABLE kept.{table} ({listed})")
-            connection.execute(last_cut(known_at))
-            for statement in (*VIEWS, *MACROS):
+            for statement in (*moment(known_at), *VIEWS, *MACROS):
                 connection.execute(statement)
         for table in NUMBERS | NAMES:
             if table not in GROWING:
@@ -104,7 +103,8 @@ def load(path: Path, folder: Path, *, known_at: int, held_at: int | None) -> tup
             connection.execute(
                 "DELETE FROM kept.sessions t USING kept.sessions_changed c WHERE t.client_no = c.client_no"
             )
-            connection.execute(last_cut(known_at))
+            for statement in moment(known_at):
+                connection.execute(statement)
             for cut in range(held_at // CUT_MS + 1, known_at // CUT_MS + 1):
                 connection.execute(carried(cut))
         _fill(

@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -121,6 +121,7 @@ class Speaker(NamedTuple):
     client_no: int
     from_ms: int
     to_ms: int
+    name_no: int
 
 
 class Reader:
@@ -163,9 +164,9 @@ class Reader:
         first: dict[int, int] = {}
         last: dict[int, int] = {}
         found: list[Pair] = list(unsettled)
-        count = number = 0
+        total = number = 0
         for client_no, at_ms, at_last_ms, *printed in self._rows("transitions_changed", since=since):
-            count, number = count + int(printed[0]), number + int(printed[1])
+            total, number = total + int(printed[0]), number + int(printed[1])
             if at_ms is not None:
                 found.append((client_no, at_ms))
             if at_last_ms is not None:
@@ -182,7 +183,7 @@ class Reader:
             for row in self._of("begins", batch)
         ]
         sessions = [row[0] for row in self._rows("sessions_changed", since=since)]
-        return Changed(sorted(pairs), sorted(last.items()), sorted(sessions), (count, number))
+        return Changed(sorted(pairs), sorted(last.items()), sorted(sessions), (total, number))
 
     def _swept(self, since: int) -> list[Pair]:
         """List the clients that a sweep found as they had been, and the transition that it confirms."""
@@ -283,20 +284,22 @@ class Reader:
             borne[thing_no].append((at_ms, client_no))
         bound = {client_no for bearers in borne.values() for _, client_no in bearers}
         named: set[tuple[str, str]] = set()
+        numbers = count()
         for thing_no, realm, name in self._rows("things"):
             if not is_legal(name):
                 continue
             named.add((realm, name))
+            name_no = next(numbers)
             listed = _Listed(own.get((realm, name)), borne.get(thing_no, []))
             for from_ms, to_ms, client_no in bindings(listed, name, self._known_at):
                 begins_ms = max(horizon_ms, -EVER_MS if from_ms is None else from_ms)
                 ends_ms = EVER_MS if to_ms is None else to_ms
                 if begins_ms < ends_ms:
-                    yield Speaker(realm, name, ids[client_no], client_no, begins_ms, ends_ms)
+                    yield Speaker(realm, name, ids[client_no], client_no, begins_ms, ends_ms, name_no)
         for client_no, realm, client_id in clients:
             if client_no not in bound and (realm, client_id) not in named:
                 name = client_id if is_legal(client_id) else None
-                yield Speaker(realm, name, client_id, client_no, horizon_ms, EVER_MS)
+                yield Speaker(realm, name, client_id, client_no, horizon_ms, EVER_MS, next(numbers))
 
 
 class _Listed:

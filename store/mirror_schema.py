@@ -61,6 +61,7 @@ NAMES: dict[str, dict[str, str]] = {
         "client_no": "INTEGER",
         "from_ms": "BIGINT",
         "to_ms": "BIGINT",
+        "name_no": "INTEGER",  # of a thing in its realm, or of such a client; in this mirror, and until it is refreshed
     },
     "sessions": {
         "client_no": "INTEGER",
@@ -115,9 +116,12 @@ _ALWAYS = f"{-EVER_MS}, {EVER_MS}"
 RECKONED = {"stretches": {"cut": "INTEGER"}}
 
 
-def last_cut(known_at: int) -> str:
-    """Give the statement that says which cut is the last; a constant, so that a plan can leave out what is older."""
-    return f"CREATE OR REPLACE MACRO kept.last_cut() AS {known_at // CUT_MS}"
+def moment(known_at: int) -> tuple[str, ...]:
+    """Give the statements that say up to when it is, and which cut is the last: constants, for plans to use."""
+    return (
+        f"CREATE OR REPLACE MACRO kept.known_at() AS {known_at}",
+        f"CREATE OR REPLACE MACRO kept.last_cut() AS {known_at // CUT_MS}",
+    )
 
 
 def listing(known_at: int) -> str:
@@ -161,7 +165,7 @@ VIEWS = (
     # ... and of a thing while its client speaks for it.
     """
     CREATE MACRO kept.spoken(low_ms, high_ms) AS TABLE
-    SELECT s.realm, s.thing_name, s.client_id, greatest(p.from_ms, s.from_ms) AS from_ms,
+    SELECT s.realm, s.thing_name, s.client_id, s.name_no, greatest(p.from_ms, s.from_ms) AS from_ms,
         least(p.to_ms, s.to_ms) AS to_ms, p.state, p.known_state, p.certainty, p.timestamp_ms, p.reason_no,
         p.not_before_ms, p.not_after_ms
     FROM kept.cut(low_ms, high_ms) p JOIN kept.speakers s
@@ -285,32 +289,44 @@ MACROS = (
     f"""
     CREATE MACRO uptime(from_time, to_time) AS TABLE
     WITH named AS (
-        SELECT realm, coalesce(thing_name, client_id) AS name, any_value(thing_name) AS thing_name,
+        SELECT name_no, any_value(realm) AS realm, any_value(thing_name) AS thing_name,
             coalesce(
                 arg_max(client_id, from_ms) FILTER (from_ms < {_TO} AND to_ms > {_FROM}),
-                coalesce(any_value(thing_name), any_value(client_id))
+                any_value(thing_name), any_value(client_id)
             ) AS client_id
-        FROM kept.speakers GROUP BY ALL
+        FROM kept.speakers GROUP BY name_no
     ), parts AS (
-        SELECT p.realm, coalesce(p.thing_name, p.client_id) AS name, p.state, p.certainty = {OBSERVED} AS observed,
-            greatest(p.from_ms, {_FROM}) AS from_ms, least(p.to_ms, {_TO}) AS to_ms
-        FROM kept.spoken({_FROM}, {_TO}) p WHERE p.from_ms < {_TO} AND p.to_ms > {_FROM}
-    ), sums AS (
-        SELECT realm, name, min(from_ms) AS first_ms,
-            coalesce(sum(to_ms - from_ms) FILTER (state = 1), 0) AS up,
-            coalesce(sum(to_ms - from_ms) FILTER (state = 0), 0) AS down,
-            coalesce(sum(greatest(least(to_ms, 1 + (SELECT known_at FROM kept.mark)) - from_ms, 0))
-                FILTER (state = 1 AND observed), 0) AS up_observed,
-            coalesce(sum(greatest(least(to_ms, 1 + (SELECT known_at FROM kept.mark)) - from_ms, 0))
-                FILTER (state = 0 AND observed), 0) AS down_observed
+        SELECT name_no, state, certainty = {OBSERVED} AS observed,
+            greatest(from_ms, {_FROM}) AS from_ms, least(to_ms, {_TO}) AS to_ms
+        FROM kept.spoken({_FROM}, {_TO}) WHERE from_ms < {_TO} AND to_ms > {_FROM}
+    ), late AS (
+        -- What lies beyond the watermark is carried on, and observed by nobody.
+        SELECT name_no, state, greatest(from_ms, {_FROM}, 1 + kept.known_at()) AS from_ms, least(to_ms, {_TO}) AS to_ms
+        FROM kept.spoken(greatest({_FROM}, 1 + kept.known_at()), {_TO})
+        WHERE from_ms < {_TO} AND to_ms > greatest({_FROM}, 1 + kept.known_at())
+            AND {_TO} > 1 + kept.known_at() AND certainty = {OBSERVED}
+    ), grouped AS (
+        -- Whole milliseconds of one thing are exact as DOUBLE, and summed twice as fast.
+        SELECT name_no, state, observed, sum(CAST(to_ms - from_ms AS DOUBLE)) AS ms, min(from_ms) AS first_ms
         FROM parts GROUP BY ALL
+        UNION ALL
+        SELECT name_no, state, true, -sum(CAST(to_ms - from_ms AS DOUBLE)), NULL FROM late GROUP BY ALL
+        UNION ALL
+        SELECT name_no, state, false, sum(CAST(to_ms - from_ms AS DOUBLE)), NULL FROM late GROUP BY ALL
+    ), sums AS (
+        SELECT name_no, min(first_ms) AS first_ms,
+            coalesce(sum(ms) FILTER (state = 1), 0) AS up,
+            coalesce(sum(ms) FILTER (state = 0), 0) AS down,
+            coalesce(sum(ms) FILTER (state = 1 AND observed), 0) AS up_observed,
+            coalesce(sum(ms) FILTER (state = 0 AND observed), 0) AS down_observed
+        FROM grouped GROUP BY name_no
     ), counted AS (
         SELECT n.thing_name, n.realm, n.client_id, coalesce(s.up, 0) AS up, coalesce(s.down, 0) AS down,
             coalesce(s.up_observed, 0) AS up_observed, coalesce(s.down_observed, 0) AS down_observed,
             coalesce(greatest(coalesce(s.first_ms, {_TO})
                 - greatest({_FROM}, (SELECT begins_ms FROM kept.mark WHERE begins_ms IS NOT NULL)), 0), 0) AS absent,
             (SELECT count(begins_ms) FROM kept.mark) AS has_begun
-        FROM named n LEFT JOIN sums s ON s.realm = n.realm AND s.name = n.name
+        FROM named n LEFT JOIN sums s USING (name_no)
     ), added AS (
         SELECT *, absent * has_begun AS not_registered, {_TO} - {_FROM} - absent * has_begun AS whole FROM counted
     )

@@ -29,11 +29,11 @@ ROUNDS = 3
 NAIVE_BATCH = 5_000
 
 
-def lines(rng: random.Random, count: int, devices: int) -> bytes:
+def lines(rng: random.Random, count: int, devices: int, *, begins_ms: int = T0) -> bytes:
     """Write `count` events of a fleet as AWS publishes them, in order of time, sessions of minutes to hours."""
     import heapq
 
-    due = [(T0 + rng.randrange(3_600_000), number, False) for number in range(devices)]
+    due = [(begins_ms + rng.randrange(3_600_000), number, False) for number in range(devices)]
     heapq.heapify(due)
     version = [0] * devices
     session = [""] * devices

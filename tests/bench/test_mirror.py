@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from store.engine import open_reader, parse_url
 from store.mirror import mirror_path, refresh
+from store.mirror_schema import CUT_MS
 from store.model import HOUR_MS
 from tests.bench.test_backfill import backfilled
 from tests.bench.test_ingest import lines, ours, timed
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.bench
 
 EVENTS = int(os.environ.get("THINGLINE_BENCH_EVENTS", "500000"))
 DEVICES = 10_000
-CHANGED = 1_000
+NEW, CORRECTED = 100_000, 1_000
 ROUNDS = 3
 
 FROM_MS, TO_MS = T0, T0 + 30 * 24 * HOUR_MS
@@ -35,7 +36,7 @@ SUM = (
 )
 BARE = (
     "SELECT client_no, sum(least(to_ms, {to}) - greatest(from_ms, {since})) FROM kept.stretches"
-    " WHERE state = 1 AND from_ms < {to} AND to_ms > {since} GROUP BY client_no"
+    " WHERE cut = from_ms // {length} AND state = 1 AND from_ms < {to} AND to_ms > {since} GROUP BY client_no"
 )
 
 
@@ -63,25 +64,33 @@ def beside_the_view(url: str) -> None:
     with open_reader(parse_url(url)) as store:
         path = mirror_path(store.url)
         build_s = taken(lambda: refresh(store, path))
-    for seed in (2, 3):  # a back-filling is learned at one moment, and what is learned last is read once more
-        ours(url, lines(random.Random(seed), CHANGED, DEVICES))
-        with open_reader(parse_url(url)) as store:
-            refresh_s = taken(lambda: refresh(store, path))
+        # A back-filling is learned at one moment, and what is learned last is read once more.
+        ours(url, lines(random.Random(2), 10, DEVICES))
+        refresh(store, path)
+        with store.reading() as connection:
+            ((last_ms,),) = connection.execute(sa.text("SELECT max(at_ms) FROM transitions"))
+        idle_s = taken(lambda: refresh(store, path))
+        ours(url, lines(random.Random(3), NEW, DEVICES, begins_ms=last_ms + 1))
+        ours(url, lines(random.Random(4), CORRECTED, DEVICES))
+        refresh_s = taken(lambda: refresh(store, path))
+        ours(url, lines(random.Random(5), 10, DEVICES))
+        few_s = taken(lambda: refresh(store, path))
     with open_reader(parse_url(url)) as store:
         words = {**told, "least": "min", "greatest": "max"} if store.is_sqlite else named
         with store.reading() as connection:
             view_s, wanted = measured(lambda: list(connection.execute(sa.text(SUM.format(**words)))))
     with duckdb.connect(str(path), read_only=True) as mirror:
         mirror_s, found = measured(lambda: mirror.execute(SUM.format(**named)).fetchall())
-        bare_s, bare = measured(lambda: mirror.execute(BARE.format(**told)).fetchall())
+        bare_s, bare = measured(lambda: mirror.execute(BARE.format(**told, length=CUT_MS)).fetchall())
         macro = f"SELECT * FROM uptime(make_timestamptz({FROM_MS}000), make_timestamptz({TO_MS}000))"  # noqa: S608
         uptime_s = statistics.median(taken(lambda: mirror.execute(macro).fetchall()) for _ in range(ROUNDS))
         ((rows,),) = mirror.execute("SELECT count(*) FROM timeline").fetchall()
     assert found == wanted
     assert sum(row[1] for row in bare) == sum(row[1] for row in found)
-    print(f"\n{rows:,} transitions, {DEVICES:,} devices; {CHANGED:,} events more; medians of {ROUNDS}")
+    print(f"\n{rows:,} transitions, {DEVICES:,} devices; medians of {ROUNDS}")
     print(
-        f"  build {build_s:.2f} s ({rows / build_s:,.0f} rows/s), refresh {refresh_s / build_s:.2f} x build"
+        f"  build {build_s:.2f} s ({rows / build_s:,.0f} rows/s); refresh after {NEW:,} new and {CORRECTED:,} late"
+        f" events {refresh_s:.2f} s ({refresh_s / build_s:.2f} x), after 10 {few_s:.2f} s, after none {idle_s:.2f} s"
     )
     print(f"  connected time of each in a month: view of the store {view_s / mirror_s:,.0f} x the mirror's")
     print(
