@@ -77,7 +77,13 @@ async def asking(
     }
     sent: list[Mapping[str, Any]] = []
 
+    received = False
+
     async def receive() -> Mapping[str, Any]:
+        nonlocal received
+        if received:
+            await asyncio.Event().wait()  # nobody goes away
+        received = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Mapping[str, Any]) -> None:
