@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from queries.http.endpoints import ENDPOINTS
 from tests.http.answers import fill
 from tests.http.serving import serving
 
-EXAMPLES = 12  # an operation and mode
+EXAMPLES = 10  # an operation and mode
 # Left out: that what fits the schema is accepted. A time is a text, and not every text is a time.
 WANTED = (
     "not_a_server_error",
@@ -35,8 +35,8 @@ def lines(_: schemathesis.SerializationContext, value: Any) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def schema(new_shared_url: Callable[[], str]) -> Iterator[schemathesis.BaseSchema]:
-    url = new_shared_url()
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesis.BaseSchema]:
+    url = str(tmp_path_factory.mktemp("openapi") / "store.db")
     fill(url)
     with serving("--store", url) as base:
         yield schemathesis.openapi.from_url(f"{base}/api/v1/openapi.json")
