@@ -15,7 +15,7 @@ from queries.http.declarations import KNOWN_AT, TZ, Endpoint, Kind, Param, Row, 
 from queries.http.messages import as_parameters, camel
 from queries.receipts import Asked, Receipt
 from queries.uptime import Span
-from store.errors import BadTime
+from store.errors import BadTime, UsageError
 
 Values = Mapping[str, Any]
 
@@ -33,6 +33,10 @@ class _Reporting(Asked):
             yield self.history
 
         return opened()
+
+    def everywhere(self, history: History) -> Iterator[tuple[str, History]]:
+        """Refuse: whoever may ask a server may ask about its realm. Raises UsageError."""
+        raise UsageError(f"This server answers of one realm, {self.realm}; the command tells of all of them.")
 
     @property
     def zone(self) -> tzinfo | None:
@@ -66,8 +70,9 @@ def _param(option: click.Parameter) -> Param:
     choices: tuple[str, ...] = ()
     if option.name in _TIMES:
         kind = Kind.TIME
-    elif isinstance(option.type, click.IntRange):
-        kind, least, most = Kind.WHOLE, option.type.min, option.type.max
+    elif isinstance(option.type, click.types.IntParamType):
+        kind = Kind.WHOLE
+        least, most = getattr(option.type, "min", None), getattr(option.type, "max", None)
     elif isinstance(option.type, click.Choice):
         choices = tuple(map(str, option.type.choices))
     elif isinstance(option.type, click.types.BoolParamType):

@@ -200,6 +200,8 @@ def test_a_long_answer_comes_in_pieces_and_whole(app: App) -> None:
         ("uptime?month=2026-09", 400, "InvalidRequestException"),
         ("uptime?month=2026-09&from=-1h&tz=UTC", 400, "InvalidRequestException"),
         ("uptime?policy=x:%20y%3Dz", 400, "InvalidRequestException"),
+        ("uptime?groupBy=realm", 400, "InvalidRequestException"),
+        ("snapshot?at=-1h&groupBy=realm", 400, "InvalidRequestException"),
         ("uptime?slo=many", 400, "InvalidRequestException"),
         ("outages?longest=0", 400, "InvalidRequestException"),
         ("series?bucket=-1h", 400, "InvalidRequestException"),
