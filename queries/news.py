@@ -12,7 +12,7 @@ from store.answer import Asker, Seen, is_legal
 from store.errors import IndexNotReady, UsageError
 from store.identity import client_of
 
-MOST_NEWS = 1_000  # told at once
+MOST_NEWS = 5_000  # told at once
 RECORDED, SUPERSEDED, ALL = 0, 1, 2
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from queries.history import History, ThingTransition
 from queries.http.messages import Refusal
 from queries.http.readers import Readers
-from queries.news import SUPERSEDED, Learned, News, Position
+from queries.news import MOST_NEWS, SUPERSEDED, Learned, News, Position
 from queries.output import json_line, transition_json
 from store.errors import ThinglineError
 
@@ -91,15 +91,18 @@ class EventStream:
         """Look at the store again and again, and wake who listens."""
         while True:
             began_s = time.monotonic()
+            has_more = False
             with suppress(ThinglineError, Refusal):
                 news = await self._news(self._until)
+                has_more = len(news.learned) == MOST_NEWS
                 if self._until is None or news.until > self._until:
                     self._after, self._newest, self._until = self._until, news.learned, news.until
                     changed, self._changed = self._changed, asyncio.Event()
                     changed.set()
-            await asyncio.sleep(max(self._every_s, SHARE * (time.monotonic() - began_s)))
+            took_s = time.monotonic() - began_s
+            await asyncio.sleep(took_s if has_more else max(self._every_s, SHARE * took_s))
 
-    async def _news(self, after: Position | None, most: int = 1_000) -> News:
+    async def _news(self, after: Position | None, most: int = MOST_NEWS) -> News:
         def question(history: History) -> News:
             return history.news(after, most=most)
 
