@@ -21,6 +21,7 @@ import msgspec
 from queries.history import History
 from queries.http.api import PREFIX, Api
 from queries.http.auth import Gate
+from queries.http.channel import PATIENCE_S
 from queries.http.limits import Rate, body_of, has_body
 from queries.http.messages import (
     SECURE,
@@ -170,7 +171,12 @@ async def _send_all(chunks: AsyncIterator[bytes], receive: Receive, send: Send) 
             if chunk is None:
                 await send({"type": "http.response.body", "body": b""})
                 break
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            async with asyncio.timeout(
+                PATIENCE_S
+            ):  # who takes nothing for so long holds a snapshot, or a chunk
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    except TimeoutError:
+        pass
     finally:
         gone.cancel()
         await chunks.aclose()  # type: ignore[attr-defined]  # they are of a generator
