@@ -18,7 +18,12 @@ class Cut(NamedTuple):
 
     def periods(self, watched: Sequence[tuple[int, int]] | None) -> Iterator[Period]:
         timeline = self.rows if self.beyond is None else [*self.rows, self.beyond]
+        low_ms = -(1 << 62) if self.from_ms is None else self.from_ms
+        high_ms = (1 << 62) if self.to_ms is None else self.to_ms
         for period in periods(timeline, watched):
+            if period.to_ms is not None and low_ms <= period.from_ms and period.to_ms <= high_ms:
+                yield period
+                continue
             from_ms = period.from_ms if self.from_ms is None else max(period.from_ms, self.from_ms)
             to_ms = earliest(period.to_ms, self.to_ms)
             if to_ms is None or from_ms < to_ms:

@@ -374,12 +374,10 @@ def _outage(before: Run | None, run: Run, after: Run | None, window: Span, exclu
 
 
 def _cut(each: Stretch | None, window: Span) -> Stretch | None:
-    if each is None:
-        return None
+    if each is None or (window[0] <= each.from_ms and each.to_ms <= window[1]):
+        return each
     from_ms, to_ms = max(each.from_ms, window[0]), min(each.to_ms, window[1])
-    if from_ms >= to_ms:
-        return None
-    return each._replace(from_ms=from_ms, to_ms=to_ms, turn=each.turn and from_ms == each.from_ms)
+    return None if from_ms >= to_ms else _part(each, from_ms, to_ms)
 
 
 class _Spans:
@@ -444,11 +442,13 @@ def _tiled(periods: Iterable[Period], begun_ms: int | None, window: Span, known_
         dark_ms = high_ms  # the thing was heard of: what is told no more is unknown
         turn = period.from_ms == period.seen.at_ms and from_ms == period.from_ms
         known = _stretch(period, from_ms, to_ms, turn=turn)
-        if known.observed and from_ms <= known_at < to_ms - 1:
+        if not known.observed or to_ms - 1 <= known_at:
+            yield known
+        elif from_ms <= known_at:
             yield known._replace(to_ms=known_at + 1)
             yield known._replace(from_ms=known_at + 1, observed=False, turn=False)
         else:
-            yield known._replace(observed=known.observed and from_ms <= known_at)
+            yield known._replace(observed=False)
         cursor_ms = to_ms
     if cursor_ms < high_ms:
         yield from _untold(cursor_ms, high_ms, dark_ms)

@@ -210,6 +210,8 @@ def _group_by(text: str | None) -> GroupBy | None:
 
 def _flat(row: dict[str, Any], receipt: Receipt) -> dict[str, Any]:
     said = receipt.said
+    # Not null where it is false: `WHERE NOT fleet` is how a table of things is read.
+    row = {"fleet": False, **row}
     return {**row, "from": said["from"], "to": said["to"], "policySettings": said["policies"][row["policy"]]}
 
 

@@ -154,6 +154,7 @@ def _load(
     _write(folder, "sessions", reader.sessions(changed.sessions))
     _write(folder, "clients", reader.clients)
     _write(folder, "speakers", reader.speakers(mark["horizon_ms"]))
+    _write(folder, "annotations", reader.annotations())
     _write(folder, "mark", [tuple(mark.values())])
     return columnar.load(new, folder, known_at=mark["known_at"], held_at=held_at) == changed.fingerprint
 

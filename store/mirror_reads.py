@@ -86,6 +86,14 @@ _STATEMENTS = {
         FROM PAIRS CROSS JOIN session_rows s LEFT JOIN texts w ON w.text_no = s.reason_no
         WHERE s.client_no = p.client_no
     """,
+    "annotations": """
+        SELECT m.name, a.annotation_no, a.kind, a.scope, a.subject, a.from_ms, a.to_ms, a.ticket, a.note, a.author,
+            a.recorded_at
+        FROM annotation_rows a JOIN realms m ON m.realm_no = a.realm_no
+        WHERE a.withdrawn = 0 AND a.recorded_at <= :known_at
+            AND (a.superseded_at IS NULL OR a.superseded_at > :known_at)
+        ORDER BY a.annotation_no
+    """,
     "clients": """
         SELECT c.client_no, r.name, c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
         ORDER BY c.client_no
@@ -268,6 +276,10 @@ class Reader:
             found += [(cursor_ms, from_ms, 0), (from_ms, to_ms, 1)]
             cursor_ms = to_ms
         return [*found, (cursor_ms, EVER_MS, 0)]
+
+    def annotations(self) -> list[Row]:
+        """Give the annotations that were not withdrawn, as the view of the store has them."""
+        return self._rows("annotations")
 
     @cached_property
     def clients(self) -> list[Row]:

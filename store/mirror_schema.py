@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from store.schema import RULES
 
-FORMAT = 2  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
+FORMAT = 3  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
 
 EVER_MS = 1 << 62
 CUT_MS = (
@@ -70,6 +70,19 @@ NAMES: dict[str, dict[str, str]] = {
         "connect_ms": "BIGINT",
         "disconnect_ms": "BIGINT",
         "disconnect_reason": "VARCHAR",
+    },
+    "annotations": {
+        "realm": "VARCHAR",
+        "annotation_no": "INTEGER",
+        "kind": "VARCHAR",
+        "scope": "VARCHAR",
+        "subject": "VARCHAR",
+        "from_ms": "BIGINT",
+        "to_ms": "BIGINT",
+        "ticket": "VARCHAR",
+        "note": "VARCHAR",
+        "author": "VARCHAR",
+        "recorded_ms": "BIGINT",
     },
     "reasons": {"reason_no": "INTEGER", "reason": "VARCHAR"},
     "mark": {
@@ -244,6 +257,12 @@ VIEWS = (
         QUALIFY row_number() OVER (PARTITION BY client_no ORDER BY at_ms DESC, seq DESC) = 1
     ) t JOIN kept.clients c ON c.client_no = t.client_no
     LEFT JOIN kept.reasons r ON r.reason_no = t.reason_no
+    """,
+    f"""
+    CREATE VIEW annotations AS
+    SELECT realm, annotation_no, kind, scope, subject, {time("from_ms")} AS from_time, from_ms,
+        {time("to_ms")} AS to_time, to_ms, ticket, note, author, {time("recorded_ms")} AS recorded_time, recorded_ms
+    FROM kept.annotations
     """,
     """
     CREATE VIEW watching AS

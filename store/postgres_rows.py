@@ -126,7 +126,7 @@ class PostgresRows(Rows):
         self._db.execute(
             "INSERT INTO things (realm_no, thing_name) SELECT %s, n FROM unnest(%s::text[]) n"
             " WHERE NOT EXISTS (SELECT FROM things t WHERE t.realm_no = %s AND t.thing_name = n)"
-            " ON CONFLICT DO NOTHING",
+            " ORDER BY n ON CONFLICT DO NOTHING",
             (realm_no, wanted, realm_no),
         )
         return dict(
@@ -141,7 +141,7 @@ class PostgresRows(Rows):
         self._db.execute(
             "INSERT INTO clients (realm_no, client_id) SELECT %s, i FROM unnest(%s::text[]) i"
             " WHERE NOT EXISTS (SELECT FROM clients c WHERE c.realm_no = %s AND c.client_id = i)"
-            " ON CONFLICT DO NOTHING",
+            " ORDER BY i ON CONFLICT DO NOTHING",  # in one order, whatever the plan: two writers would block each other
             (realm_no, wanted, realm_no),
         )
         rows = self._db.execute(

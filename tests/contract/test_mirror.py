@@ -14,6 +14,7 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
+from ingest.annotate import Said, annotate, withdraw
 from ingest.forget import forget
 from ingest.purge import purge
 from ingest.writer import Writer
@@ -22,7 +23,8 @@ from queries.output import period_json
 from queries.series import Series
 from queries.times import iso
 from queries.uptime import Policy, account, reckon, stretches_of
-from store.engine import open_reader, open_writer, parse_url
+from store.annotations import Note, Scope
+from store.engine import open_beside, open_reader, open_writer, parse_url
 from store.errors import IndexNotReady, StoreUnreachable
 from store.mirror import Mirrored, drop_mirror, mirror_path, refresh
 from store.mirror_schema import CUT_MS
@@ -441,3 +443,24 @@ def test_the_functions_of_postgresql_say_the_same_of_clients(
         connection.execute(sa.text("SET enable_seqscan = off"))
         plan = [row[0] for row in connection.execute(sa.text(f"EXPLAIN {one}"))]
     assert not [step for step in plan if "Function Scan" in step], plan  # it is put into the query
+
+
+def test_annotations_are_those_of_the_store(store_url: str) -> None:
+    """Made and withdrawn, they are in the mirror at its next refresh, though no timeline changed."""
+    write(store_url, [Learned(connect(T0, session="s", version=0), 0)])
+    refreshed(store_url)
+    said = Said(Note.TICKET, Scope.THING, "pump-17", T0, T0 + 5, "INC-1", 'quote " and \n', "Ada")
+    with open_beside(parse_url(store_url)) as store:
+        annotate(store, [said, said._replace(scope=Scope.ALL, subject=None)], realm="default")
+    query = (
+        "SELECT realm, annotation_no, kind, scope, subject, from_ms, to_ms, ticket, note, author, recorded_ms"
+        " FROM annotations ORDER BY annotation_no"
+    )
+    assert asked(refreshed(store_url), query) == rows(store_url, query)
+    assert len(rows(store_url, query)) == 2
+    with open_beside(parse_url(store_url)) as store:
+        withdraw(store, [1], realm="default")
+    found = refreshed(store_url)
+    assert not found.built
+    assert [row[1] for row in asked(found, query)] == [2]
+    assert asked(found, query) == rows(store_url, query)

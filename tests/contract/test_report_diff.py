@@ -9,8 +9,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ingest.writer import Writer
 from queries.history import open_history
 from queries.revision import revisions
@@ -120,21 +118,21 @@ def test_a_thing_that_is_heard_of_later_had_no_figures(run: Run, store_url: str)
     assert "\x1b" not in run("report", "diff", str(MIDNIGHT_MS), "now", *window).out
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (("now", "now", *DAY), "A must be the earlier"),
-        (("now", THEN, *DAY), "A must be the earlier"),
-        (("soon", "now", *DAY), "not a time"),
-        ((THEN, "now", "nobody", *DAY), "nobody was never heard of"),
-        ((THEN, "now", *DAY, "--policy", "x: colour=red"), "no setting"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(sampled: Run, words: tuple[str, ...], complaint: str) -> None:
-    done = sampled("report", "diff", *words)
-    assert done.code != 0
-    assert complaint in done.err, done.err
-    assert done.out == ""
+REFUSED: list[tuple[tuple[str, ...], str]] = [
+    (("now", "now", *DAY), "A must be the earlier"),
+    (("now", THEN, *DAY), "A must be the earlier"),
+    (("soon", "now", *DAY), "not a time"),
+    ((THEN, "now", "nobody", *DAY), "nobody was never heard of"),
+    ((THEN, "now", *DAY, "--policy", "x: colour=red"), "no setting"),
+]
+
+
+def test_what_cannot_be_compared_is_refused(sampled: Run) -> None:
+    for words, complaint in REFUSED:
+        done = sampled("report", "diff", *words)
+        assert done.code != 0
+        assert complaint in done.err, done.err
+        assert done.out == ""
 
 
 def test_nothing_changes_without_evidence_behind_it(store_url: str, rng: random.Random) -> None:

@@ -381,14 +381,14 @@ PORTABLE = [(title, query) for title, query in RECIPES if title.endswith("*")]
 
 
 def test_every_question_of_the_cookbook_is_answered(path: Path) -> None:
-    assert len(RECIPES) >= 12
+    assert len(RECIPES) >= 20
     with Session(path) as session:
         for title, query in RECIPES:
             assert list(session.ask(query).rows), title
 
 
 def test_the_views_of_the_store_answer_the_same(mirror: Path, store_url: str) -> None:
-    assert len(PORTABLE) >= 5
+    assert len(PORTABLE) >= 13
     with duckdb.connect(str(mirror), read_only=True) as connection:
         for title, query in PORTABLE:
             found = connection.execute(query).fetchall()

@@ -56,6 +56,8 @@ def test_every_form_holds_the_same_figures(sampled: Run, tmp_path: Path) -> None
 
     path = tmp_path / "it's.parquet"
     assert sampled("uptime", *DAY, "--slo", "99.9", "--parquet", str(path)).code == 0
+    counted = "SELECT count(*) FILTER (NOT fleet), count(*) FILTER (fleet) FROM read_parquet(?)"
+    assert duckdb.execute(counted, [str(path)]).fetchall() == [(3, 1)]
     with duckdb.connect() as connection:
         found = connection.execute(
             'SELECT "thingName", "connectedMs", availability, epoch_ms("from") FROM read_parquet(?)',

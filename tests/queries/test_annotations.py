@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from queries.policies import read_policy
 from queries.uptime import (
     Account,
     Counted,
@@ -24,6 +25,7 @@ from queries.uptime import (
 )
 from store.annotations import Annotation, Annotations, Applied, Note, Scope, touching
 from store.certainty import Seen
+from store.errors import UsageError
 from store.model import HOUR_MS, MINUTE_MS, Learned, State
 from store.registry import Description, Lifetime, Registry
 from tests.builders import connect, disconnect
@@ -164,7 +166,7 @@ def test_a_false_alarm_is_not_observed_to_have_been_connected() -> None:
 def test_time_adds_up_however_it_is_cut(rng: random.Random) -> None:
     """Law 9, with annotations of every kind wherever they fall."""
     refuted = 0
-    for _ in range(400):
+    for _ in range(200):
         stretches = drawn(rng, 2_000)
         policy = Policy(
             grace_ms=rng.choice((0, 1, 3, 40)) * MINUTE_MS,
@@ -192,7 +194,7 @@ def test_time_adds_up_however_it_is_cut(rng: random.Random) -> None:
             for part in parts:
                 added.add(account(part))
             assert sums_of(added) == sums_of(sums)
-    assert refuted > 50
+    assert refuted > 20
 
 
 def within(
@@ -317,8 +319,7 @@ def test_tickets_stand_beside_outages_and_in_explain(run: Run, store_url: str) -
     assert "\x1b" not in told_of
 
 
-@pytest.mark.parametrize("word", ["maintenance=maybe", "false-alarms=exclude"])
-def test_a_setting_that_is_none_is_refused(run: Run, store_url: str, word: str) -> None:
-    fill(store_url)
-    done = run("uptime", *DAY, "--policy", f"x: {word}")
-    assert (done.code, "is none of" in done.err) == (2, True)
+def test_a_setting_that_is_none_is_refused() -> None:
+    for word in ("maintenance=maybe", "false-alarms=exclude"):
+        with pytest.raises(UsageError, match="is none of"):
+            read_policy(f"x: {word}", None, (0, 1))
