@@ -21,7 +21,7 @@ from store.engine import translated
 from store.errors import AnswerError, StoreError, UsageError
 
 T = TypeVar("T")
-THREADS = 8
+THREADS = 4  # each has a connection, and on SQLite a cache of 32 MiB; Python runs in one of them at a time
 MOST_WAITING = 1_000  # questions that no thread has taken up yet
 BATCH = 64  # questions answered from one snapshot
 BATCHES = 2  # at a time: one waits for the server while the other is worked on
