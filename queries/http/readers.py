@@ -144,10 +144,15 @@ class Readers:
         finally:
             self._running -= 1
 
-    def close(self) -> None:
-        """Wait for what runs, and close every history."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, patience_s: float = 5) -> bool:
+        """Wait for what runs, and close every history; gives False where it runs on, and nothing is closed."""
+        waiting = threading.Thread(target=lambda: self._pool.shutdown(cancel_futures=True), daemon=True)
+        waiting.start()
+        waiting.join(patience_s)
+        if waiting.is_alive():
+            return False
         with self._lock:
             opened, self._opened = self._opened, set()
         for history in opened:
             history.close()
+        return True
