@@ -58,6 +58,7 @@ class Asker:
         self._beginnings = Beginnings()
         self._registry_begins: dict[int, int | None] = {}
         self._has_checks: bool | None = None
+        self._told: tuple[str, int, tuple[Registry | None, list[Fact]]] | None = None
         self._mark = -1
         self._state: object = None  # of the store, when what may change was last read
         self.care: Care = NO_CARE
@@ -123,6 +124,7 @@ class Asker:
         self._watched.clear()
         self._registry_begins.clear()
         self._has_checks = None
+        self._told = None
 
     def _look_after(self) -> None:
         """See what was taken out of the store; numbers change where a device was forgotten."""
@@ -239,18 +241,32 @@ class Asker:
 
         `whole`: with what the index said of its type, groups and attributes, which nothing else is needed for.
         """
+        told, facts = self._told_of(name, known_at)
+        client_no = self.client_named(name) if whole else None
+        if client_no is None:
+            return told
+        answers = self.rows("index_answers", client_no=client_no, known_at=known_at)
+        more = [fact for row in answers if (fact := fact_of("check", *row)) is not None]
+        return registry_of([*facts, *more], observed_from_ms=self._registry_from(known_at)) if more else told
+
+    def _told_of(self, name: str, known_at: int) -> tuple[Registry | None, list[Fact]]:
+        """Give the lifetimes of a name, and the facts that they are made of.
+
+        Remembers the last one: whoever describes a thing asks whether it was registered as well.
+        """
+        if self._told is not None and self._told[:2] == (name, known_at):
+            return self._told[2]
         observed_from_ms = self._registry_from(known_at)
         facts: list[Fact] = []
         if observed_from_ms is not None and bytes_of(name) is not None:
             rows = self.rows("registry", name=name, realm=self.realm, known_at=known_at)
             facts = [fact for row in rows if (fact := fact_of(*row)) is not None]
-        client_no = self.client_named(name) if facts or whole else None
-        if client_no is not None and facts:
+        client_no = self.client_named(name) if facts else None
+        if client_no is not None:
             facts += self._seen_by_checks(client_no, absences(facts), known_at)
-        if client_no is not None and whole:
-            answers = self.rows("index_answers", client_no=client_no, known_at=known_at)
-            facts += [fact for row in answers if (fact := fact_of("check", *row)) is not None]
-        return registry_of(facts, observed_from_ms=observed_from_ms) if facts else None
+        told = registry_of(facts, observed_from_ms=observed_from_ms) if facts else None
+        self._told = name, known_at, (told, facts)
+        return told, facts
 
     def is_registered(self, name: str, at_ms: int, known_at: int) -> bool | None:
         """Tell whether a thing of a name was registered at an instant; None: nobody knows."""

@@ -13,7 +13,9 @@ from queries.search_match import matching, named, on_name
 from queries.search_query import (
     MOST_CHARACTERS,
     PRESENT,
+    WHITESPACE,
     And,
+    Bound,
     Not,
     Or,
     Pattern,
@@ -23,7 +25,6 @@ from queries.search_query import (
     Term,
     Wild,
     parse,
-    unparse,
 )
 from store.errors import InvalidQuery
 
@@ -179,6 +180,53 @@ def test_the_limits_themselves_are_taken() -> None:
     assert parse("thingName:* shadow OR attributes.b:*")  # * alone is no leading wildcard
     assert parse("-" * 999 + "x") == Not(Term(None, ("x",)))
 
+
+# --- Back to text -------------------------------------------------------------------------------------------
+
+SPECIAL = frozenset('()[]{}:<>"*?\\=+-`@#%/;,^~!&|' + "'") | WHITESPACE
+
+
+def unparse(query: Query) -> str:
+    """Write a query that is read as the same tree."""
+    match query:
+        case And(parts):
+            return " AND ".join(
+                f"({unparse(part)})" if isinstance(part, Or) else unparse(part) for part in parts
+            )
+        case Or(parts):
+            return " OR ".join(unparse(part) for part in parts)
+        case Not(part):
+            return f"NOT ({unparse(part)})" if isinstance(part, And | Or) else f"NOT {unparse(part)}"
+        case Term(field, pattern):
+            return prefix(field) + "".join(
+                piece.value if isinstance(piece, Wild) else escaped(piece) for piece in pattern
+            )
+        case Phrase(field, words):
+            return f"{prefix(field)}{quote(' '.join(words))}"
+        case Range(field, low, high, low_included, high_included):
+            opening, closing = "[" if low_included else "{", "]" if high_included else "}"
+            return f"{prefix(field)}{opening}{bound_text(low)} TO {bound_text(high)}{closing}"
+
+
+def prefix(field: str | None) -> str:
+    return "" if field is None else f"{escaped(field)}:"
+
+
+def escaped(text: str) -> str:
+    return "".join(f"\\{char}" if char in SPECIAL else char for char in text)
+
+
+def quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def bound_text(bound: Bound) -> str:
+    if bound is None:
+        return "*"
+    return quote(bound) if isinstance(bound, str) else repr(bound)
+
+
+# --- Laws ---
 
 ODD = "abAZ019 \t\u00a0\u2003ßΣ.:<>=()[]{}\"\\*?-+!&|~^/`@#%';,_$\ud800\0é"
 NASTY = st.text(st.sampled_from(ODD) | st.characters(), max_size=60)
