@@ -129,7 +129,10 @@ def names_like(asker: Asker, name: str, known_at: int) -> list[str]:
         return []
     like = {"realm": asker.realm, "name": name}
     names = {found for (found,) in asker.rows("things_like", **like)}
-    names |= {found for (found,) in asker.rows("subjects_like", name=name)}
+    for (found,) in asker.rows("subjects_like", name=name):
+        told = asker.rows("registry", name=found, realm=asker.realm, known_at=known_at)
+        if any(kind == "registry" for kind, *_ in told):
+            names.add(found)
     for client_no, client_id in asker.rows("clients_like", **like):
         if client_id not in names and not asker.rows("is_bound", client_no=client_no, known_at=known_at):
             names.add(client_id)
