@@ -96,12 +96,16 @@ def serve(
         return open_history(url, realm=realm, tz=tz)
 
     open_one().close()  # a store that cannot be opened is told now
+    from secrets import token_bytes
     from time import monotonic
 
+    from queries.fleet_reads import FleetReads
     from queries.http.app import App
     from queries.http.auth import Gate
+    from queries.http.fleet import fleet_operations
     from queries.http.limits import Rate
     from queries.http.log import AccessLog
+    from queries.http.operations import OPERATIONS
     from queries.http.readers import Readers
     from queries.output import say
     from store.clock import system_clock
@@ -116,6 +120,7 @@ def serve(
         log=AccessLog(sys.stderr, redact_names=redact_names, clock=system_clock).write
         if access_log
         else None,
+        operations=(*OPERATIONS, *fleet_operations(FleetReads(token_bytes(32)))),
     )
     who = "signatures and tokens" if known else "this machine alone, without credentials"
     try:

@@ -47,13 +47,19 @@ class App:
     """Answers requests. `log` is told of each (None: of none); `rate` None: as often as one likes."""
 
     def __init__(
-        self, readers: Readers, gate: Gate, *, rate: Rate | None = None, log: Log | None = None
+        self,
+        readers: Readers,
+        gate: Gate,
+        *,
+        rate: Rate | None = None,
+        log: Log | None = None,
+        operations: tuple[Operation, ...] = OPERATIONS,
     ) -> None:
         self._readers = readers
         self._gate = gate
         self._rate = rate
         self._log = log
-        self._routes = Routes(OPERATIONS)
+        self._routes = Routes(operations)
         self._ids = uuid.uuid4().hex[:20]
         self._count = 0
 
