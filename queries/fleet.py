@@ -17,6 +17,7 @@ from queries.history import Reading
 from queries.search_match import matching, named, on_name
 from queries.search_query import Query
 from queries.standing import Standing, check_begun, names_of
+from store.ahead import read_ahead
 from store.answer import Asker, ask, check_past, is_legal
 from store.errors import ResourceNotFound
 
@@ -71,7 +72,9 @@ class Fleet:
         with self._lock:
             told = self._told.setdefault(key, {})
             self._told.move_to_end(key)
-        read = {name: document(reading, name, at_ms) for name in names if name not in told}
+        unread = [name for name in names if name not in told]
+        read_ahead(reading.asker, unread, at_ms, reading.known_at)
+        read = {name: document(reading, name, at_ms) for name in unread}
         for name in names:
             found = read[name] if name in read else told[name]
             if found is not None:

@@ -57,8 +57,9 @@ def registered(rng: random.Random, name: str, stamps: list[int]) -> Iterator[Obs
             "attributes": {"site": "a:b"},
             "connectivity": said,
         }
-        body = {"api": "SearchIndex", "askedAt": at_ms, "thingName": name, "response": thing}
-        yield Observation("check", name, at_ms, json.dumps(body))
+        for asked_ms in (at_ms, at_ms + HOUR_MS):  # the second says what the first said
+            body = {"api": "SearchIndex", "askedAt": asked_ms, "thingName": name, "response": thing}
+            yield Observation("check", name, asked_ms, json.dumps(body))
 
 
 @pytest.fixture(scope="module")
