@@ -45,7 +45,7 @@ ATTRIBUTE = "attributes."
 # As GetIndexingConfiguration names the managed fields.
 _SAME = {"registry.thingTypeName": "thingTypeName", "registry.thingGroupNames": "thingGroupNames"}
 # What AWS indexes and no evidence tells.
-_NOT_KEPT = ("shadow", "deviceDefender", "registry", "connectivity", "device", "jobs")
+_NOT_KEPT = ("shadow", "deviceDefender", "registry", "connectivity")
 
 
 class UnknownField(Exception):

@@ -17,10 +17,10 @@ from store.options import described, realm_option, store_option
 @click.command(
     "serve",
     **described(
-        "Answer AWS clients about the past: GetThingConnectivityData as of any instant, to AWS CLI, boto3 and"
-        " AWS's SDKs as they are. The instant, and that of knowing, stand in the endpoint's URL:"
-        " http://HOST:PORT[/at/TIME][/known-at/TIME]. On loopback no credentials are needed; anywhere else,"
-        " signatures of key pairs or bearer tokens (docs/serve.md).",
+        "Answer AWS clients about the past: GetThingConnectivityData, SearchIndex, ListThings, DescribeThing and"
+        " aggregations as of any instant, to AWS CLI, boto3 and AWS's SDKs as they are (docs/search.md). The instant,"
+        " and that of knowing, stand in the endpoint's URL: http://HOST:PORT[/at/TIME][/known-at/TIME]. On loopback no"
+        " credentials are needed; anywhere else, signatures of key pairs or bearer tokens (docs/serve.md).",
         "thingline serve",
         "thingline serve --port 0 --access-log --redact-names",
         "thingline serve --host 0.0.0.0 --credentials credentials.toml --region eu-west-1",

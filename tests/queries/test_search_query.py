@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -111,6 +112,17 @@ EXAMPLES = [
 def test_a_documented_query_finds_what_aws_says(query: str, names: str, rule: str) -> None:
     assert found(query, *FLEET) == names.split(), rule
     assert parse(unparse(parse(query))) == parse(query)
+
+
+def test_every_query_of_the_page_of_searches_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs/search.md").read_text()
+    table = page[page.index("| query | finds") : page.index("- Names of fields")]
+    queries = [
+        query for line in table.splitlines()[2:] for query in re.findall("`([^`]+)`", line.split(" | ")[0])
+    ]
+    assert len(queries) > 20
+    for query in queries:
+        parse(query)
 
 
 def test_special_characters_are_taken_after_a_backslash_or_between_quotes() -> None:
