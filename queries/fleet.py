@@ -1,8 +1,8 @@
 """The documents of a fleet as of any instant, as known at any: read as far as a query needs them, and remembered.
 
 What was known at a moment never changes, so that the pages of one query, and the queries about one incident, read each
-thing once. Decides nothing of an answer: that is for store/answer.py. Memory: MOST_REMEMBERED things, and the names of
-the fleet as known at MOST_MOMENTS moments. Threads may share it.
+thing once. Decides nothing of an answer: that is for store/answer.py. Memory: MOST_REMEMBERED things, of MOST_INSTANTS
+instants, and the names of the fleet as known at MOST_MOMENTS moments. Threads may share it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from store.errors import ResourceNotFound
 
 MOST_REMEMBERED = 200_000  # things, of all instants together
 MOST_MOMENTS = 4
+MOST_INSTANTS = 64
 CHUNK = 250  # things read at a time
 
 _Told = dict[str, Document | None]  # by name; None: there was no such thing
@@ -46,15 +47,17 @@ class Fleet:
         Raises InvalidRequest for the future, IndexNotReady before the history begins or before what a purge left.
         """
         check(reading, at_ms)
-        name = named(query)
-        names = (
-            self._all_names(reading) if name is None else names_like(reading.asker, name, reading.known_at)
-        )
         matches, may_match = matching(query), on_name(query)
+        name = named(query)
+        if name is not None:
+            like = [each for each in names_like(reading.asker, name, reading.known_at) if each > after]
+            yield from filter(matches, self._documents(reading, like, at_ms, remember=False))
+            return
+        names = self._all_names(reading)
         wanted: list[str] = []
-        for name in names[bisect_right(names, after) :]:
-            if may_match(name) is not False:
-                wanted.append(name)
+        for each in names[bisect_right(names, after) :]:
+            if may_match(each) is not False:
+                wanted.append(each)
                 if len(wanted) == chunk:
                     yield from filter(matches, self._documents(reading, wanted, at_ms))
                     wanted = []
@@ -63,34 +66,42 @@ class Fleet:
     def document(self, reading: Reading, name: str, at_ms: int) -> Document:
         """Describe one thing, by its name as it is. Raises ResourceNotFound, and as `matching` does."""
         check(reading, at_ms)
-        for found in self._documents(reading, [name], at_ms):
+        for found in self._documents(reading, [name], at_ms, remember=False):
             return found
         raise ResourceNotFound(f"Thing {name} was not found at that time.")
 
-    def _documents(self, reading: Reading, names: Sequence[str], at_ms: int) -> Iterator[Document]:
+    @property
+    def remembered(self) -> int:
+        """Tell how many things are remembered, of all instants together."""
+        return sum(map(len, self._told.values()))
+
+    def _documents(
+        self, reading: Reading, names: Sequence[str], at_ms: int, *, remember: bool = True
+    ) -> Iterator[Document]:
         key = (at_ms, *_state(reading))
         with self._lock:
-            told = self._told.setdefault(key, {})
-            self._told.move_to_end(key)
+            told = self._told.get(key, {})
         unread = [name for name in names if name not in told]
         read_ahead(reading.asker, unread, at_ms, reading.known_at)
         read = {name: document(reading, name, at_ms) for name in unread}
+        if remember:
+            self._remember(key, read)
         for name in names:
             found = read[name] if name in read else told[name]
             if found is not None:
                 yield found
-        self._remember(key, read)
 
     def _remember(self, key: tuple[int, ...], read: _Told) -> None:
         """Keep what was read, and let go of the instants asked for longest ago."""
         with self._lock:
-            told = self._told.get(key)
-            if told is None or len(told) + len(read) > self._most:
+            told = self._told.setdefault(key, {})
+            self._told.move_to_end(key)
+            if len(told) + len(read) > self._most:
                 return
             self._count -= len(told)
             told.update(read)
             self._count += len(told)
-            while self._count > self._most:
+            while self._count > self._most or len(self._told) > MOST_INSTANTS:
                 _, gone = self._told.popitem(last=False)
                 self._count -= len(gone)
 

@@ -12,7 +12,7 @@ import pytest
 
 from ingest.writer import Writer
 from queries.documents import Document, described_json, listed_json, search_json
-from queries.fleet import Fleet
+from queries.fleet import MOST_INSTANTS, Fleet
 from queries.fleet_reads import FleetReads
 from queries.history import History, open_history
 from queries.search_query import And, Not, Or, Phrase, Query, Range, Term, Wild
@@ -270,6 +270,21 @@ def test_a_listing_is_of_one_state_while_the_store_grows(store_url: str) -> None
             assert [one["thingName"] for one in anew] != names
             with pytest.raises(AnswerError):
                 reads.search_index(opened, now[0] + 1, None, request)
+
+
+def test_what_is_remembered_is_bounded_by_things_and_by_instants(three: History) -> None:
+    fleet = Fleet(most=50)
+    reads = FleetReads(KEY, fleet=fleet)
+    for number in range(200):
+        reads.search_index(three, T0 - number, None, {"queryString": "NOT thingName:pump-1"})
+        reads.search_index(three, T0 - number, None, {"queryString": "thingName:pump-1"})
+        assert 0 < fleet.remembered <= 50
+    few = Fleet()
+    for number in range(200):
+        FleetReads(KEY, fleet=few).search_index(
+            three, T0 - number, None, {"queryString": "thingName:pump-1*"}
+        )
+    assert few.remembered == MOST_INSTANTS
 
 
 @pytest.fixture
