@@ -26,6 +26,7 @@ from store.engine import open_writer, parse_url
 from store.model import HOUR_MS, Learned, Observation
 from tests.aws.iot_fake import unlike_model
 from tests.builders import T0, connect, disconnect
+from tests.http.answers import SECRET_KEYS
 from tests.http.serving import serving
 
 MODEL = botocore.session.get_session().get_service_model("iot")
@@ -227,6 +228,34 @@ def test_boto3_knows_the_errors_by_aws_s_names(served: str, operation: str, memb
     assert name in [error.name for error in shape.error_shapes]
     status = refused.value.response["ResponseMetadata"]["HTTPStatusCode"]
     assert status == MODEL.shape_for(name).metadata["error"]["httpStatusCode"]
+
+
+def test_signatures_cover_the_query_of_a_listing(sqlite_store_url: str) -> None:
+    fill(sqlite_store_url)
+    known = {"THINGLINE_SERVE_KEY_PAIRS": ":".join(SECRET_KEYS)}
+    with serving("--store", sqlite_store_url, "--region", "eu-west-1", environment=known) as base:
+        key, secret = SECRET_KEYS
+        for given, is_taken in ((secret, True), (secret[::-1], False)):
+            iot = boto3.client(
+                "iot",
+                endpoint_url=f"{base}/at/{AT}",
+                region_name="eu-west-1",
+                aws_access_key_id=key,
+                aws_secret_access_key=given,
+                config=Config(retries={"total_max_attempts": 1}),
+            )
+            asked: list[Callable[[], Any]] = [
+                lambda: iot.list_things(attributeName="site", attributeValue="north", maxResults=1),  # noqa: B023
+                lambda: iot.search_index(queryString="attributes.site:north", maxResults=1),  # noqa: B023
+                lambda: iot.describe_thing(thingName="pump-1"),  # noqa: B023
+            ]
+            for ask in asked:
+                if is_taken:
+                    assert "pump-1" in json.dumps(ask())
+                else:
+                    with pytest.raises(ClientError) as refused:
+                        ask()
+                    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
 
 
 def test_aws_cli_prints_it(served: str) -> None:
