@@ -194,7 +194,10 @@ _STATEMENTS: dict[str, str] = {
         SELECT c.client_no, c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
         WHERE r.name = :realm AND lower(c.client_id) = :name
     """,
-    "subjects_like": "SELECT DISTINCT o.subject FROM observations o WHERE lower(o.subject) = :name",
+    "subjects_like": """
+        SELECT DISTINCT o.subject FROM observations o
+        WHERE o.subject IS NOT NULL AND lower(o.subject) = :name
+    """,
     # Whether an event binds a client to a thing. Served by evidence_by_thing, of which it may read all.
     "is_bound": """
         SELECT 1 FROM evidence e

@@ -6,21 +6,10 @@ import pytest
 
 from store.ahead import for_many
 from store.seeks import prepared
-
-MANY = [
-    "registry",
-    "client",
-    "thing",
-    "bound",
-    "index_answers",
-    "asked_after",
-    "slots_after",
-    "client_id",
-    "point",
-]
+from tests.store.test_plans import KEYS
 
 
-@pytest.mark.parametrize("name", [*MANY, "last_slot"])
+@pytest.mark.parametrize("name", KEYS)
 def test_the_keys_have_a_name_that_no_statement_uses(name: str) -> None:
     assert "wanted" not in prepared("postgresql")[name]
 
