@@ -19,6 +19,7 @@ from queries.search_query import Query
 from queries.standing import Standing, check_begun, names_of
 from store.ahead import read_ahead
 from store.answer import Asker, ask, check_past, is_legal
+from store.care import NO_CARE
 from store.errors import ResourceNotFound
 
 MOST_REMEMBERED = 200_000  # things, of all instants together
@@ -26,6 +27,7 @@ MOST_MOMENTS = 4
 MOST_INSTANTS = 64
 CHUNK = 250  # things read at a time
 
+_Key = tuple[int, int]  # instant, moment of learning
 _Told = dict[str, Document | None]  # by name; None: there was no such thing
 
 
@@ -35,8 +37,9 @@ class Fleet:
     def __init__(self, *, most: int = MOST_REMEMBERED) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._names: OrderedDict[tuple[int, ...], list[str]] = OrderedDict()
-        self._told: OrderedDict[tuple[int, ...], _Told] = OrderedDict()
+        self._care = NO_CARE
+        self._names: OrderedDict[int, list[str]] = OrderedDict()  # by moment of learning
+        self._told: OrderedDict[_Key, _Told] = OrderedDict()
         self._count = 0
 
     def matching(
@@ -75,29 +78,50 @@ class Fleet:
         """Tell how many things are remembered, of all instants together."""
         return sum(map(len, self._told.values()))
 
+    def holds(self, name: str) -> bool:
+        """Tell whether anything of a name is remembered."""
+        return any(name in told for told in self._told.values()) or any(
+            name in names for names in self._names.values()
+        )
+
     def _documents(
         self, reading: Reading, names: Sequence[str], at_ms: int, *, remember: bool = True
     ) -> Iterator[Document]:
-        key = (at_ms, *_state(reading))
+        key = (at_ms, reading.known_at)
         with self._lock:
-            told = self._told.get(key, {})
+            told = self._told.get(key, {}) if self._is_of(reading) else {}
+            if told:
+                self._told.move_to_end(key)
         unread = [name for name in names if name not in told]
         read_ahead(reading.asker, unread, at_ms, reading.known_at)
         read = {name: document(reading, name, at_ms) for name in unread}
         if remember:
-            self._remember(key, read)
+            self._remember(reading, key, read)
         for name in names:
             found = read[name] if name in read else told[name]
             if found is not None:
                 yield found
 
-    def _remember(self, key: tuple[int, ...], read: _Told) -> None:
+    def _is_of(self, reading: Reading) -> bool:
+        """Tell whether what is remembered is of the store as it is read; forget it all once more was taken out."""
+        care = reading.asker.care
+        if care > self._care:  # each of its members only grows
+            self._care = care
+            self._names.clear()
+            self._told.clear()
+            self._count = 0
+        return care == self._care
+
+    def _remember(self, reading: Reading, key: _Key, read: _Told) -> None:
         """Keep what was read, and let go of the instants asked for longest ago."""
         with self._lock:
-            told = self._told.setdefault(key, {})
-            self._told.move_to_end(key)
+            if not self._is_of(reading):
+                return
+            told = self._told.get(key, {})
             if len(told) + len(read) > self._most:
                 return
+            self._told[key] = told
+            self._told.move_to_end(key)
             self._count -= len(told)
             told.update(read)
             self._count += len(told)
@@ -106,22 +130,16 @@ class Fleet:
                 self._count -= len(gone)
 
     def _all_names(self, reading: Reading) -> list[str]:
-        key = _state(reading)
         with self._lock:
-            names = self._names.get(key)
+            names = self._names.get(reading.known_at) if self._is_of(reading) else None
         if names is None:
             names = all_names(reading.asker, reading.known_at)
             with self._lock:
-                self._names[key] = names
-                while len(self._names) > MOST_MOMENTS:
-                    self._names.popitem(last=False)
+                if self._is_of(reading):
+                    self._names[reading.known_at] = names
+                    while len(self._names) > MOST_MOMENTS:
+                        self._names.popitem(last=False)
         return names
-
-
-def _state(reading: Reading) -> tuple[int, ...]:
-    """Give what decides over all answers at an instant: the moment of learning, and what was taken out of the store."""
-    care = reading.asker.care
-    return reading.known_at, care.horizon_ms, care.known_horizon_ms, care.forgotten
 
 
 def check(reading: Reading, at_ms: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ingest.forget import forget
 from ingest.writer import Writer
 from queries.documents import Document, described_json, listed_json, search_json
 from queries.fleet import MOST_INSTANTS, Fleet
@@ -285,6 +286,23 @@ def test_what_is_remembered_is_bounded_by_things_and_by_instants(three: History)
             three, T0 - number, None, {"queryString": "thingName:pump-1*"}
         )
     assert few.remembered == MOST_INSTANTS
+
+
+def test_a_thing_that_is_forgotten_is_not_remembered(store_url: str) -> None:
+    with open_writer(parse_url(store_url)) as store, Writer(store, clock=lambda: T0) as writer:
+        known = [connect(T0 - HOUR_MS, client_id=name) for name in ("pump-1", "pump-2")]
+        writer.write([Learned(one, 0) for one in known], source="test")
+    fleet = Fleet()
+    with open_history(store_url, clock=lambda: T0) as opened:
+        request = {"queryString": "connectivity.connected:true"}
+        assert len(FleetReads(KEY, fleet=fleet).search_index(opened, T0, T0, request)["things"]) == 2
+        with open_writer(parse_url(store_url)) as store:
+            forget(store, "pump-1", realm="default")
+        told = FleetReads(KEY, fleet=fleet).search_index(opened, T0, T0, request)["things"]
+        assert "pump-1" not in [one["thingName"] for one in told]
+        assert "pump-2" in [one["thingName"] for one in told]
+        assert fleet.holds("pump-1") is False
+        assert fleet.holds("pump-2") is True
 
 
 @pytest.fixture
