@@ -138,7 +138,6 @@ def group_was_heard_of(store: Store, group: str) -> bool:
     with translated(store.url):
         rows = rows_of(store)
         try:
-            rows.begin_care(alone=False)
             said = {group, dumps(group)[1:-1]}
             return any(
                 rows.fetch(
@@ -154,7 +153,7 @@ def group_was_heard_of(store: Store, group: str) -> bool:
 
 def _begin(rows: Rows, clock: Clock) -> int:
     """Begin, and draw the moment: later than all that was learned."""
-    now = rows.begin(clock, None)
+    now = rows.begin_beside(clock)
     rows.care()  # whoever forgets or purges waits for us, and we for them
     if rows.fetch("SELECT 1 FROM backfills"):
         raise StoreUnfinished(

@@ -24,7 +24,7 @@ from queries.many import Reply as Reply
 from queries.many import Time as Time
 from queries.news import MOST_NEWS, News, Position, news_after
 from queries.parameters import parameters_of
-from queries.standing import Standing, check_begun, check_heard_of, standings
+from queries.standing import Standing, check_begun, check_heard_of, names_of, standings
 from queries.takeovers import Taken, takeovers_in
 from queries.timelines import Cut, cut_of, earliest, latest
 from queries.times import day_of, milliseconds_of, parse_time, read_zone
@@ -63,6 +63,14 @@ class ThingTransition(NamedTuple):
     thing_name: str | None
     client_id: str
     seen: Seen
+
+
+class Reading(NamedTuple):
+    """Who may be asked inside a snapshot, the moment of learning cut to its watermark, and the clock."""
+
+    asker: Asker
+    known_at: int
+    now_ms: int
 
 
 class History:
@@ -141,6 +149,12 @@ class History:
         wanted = None if known_at is None else self.milliseconds(known_at)
         with self._lock, self._asker.snapshot() as mark:
             yield self._asker, mark if wanted is None else min(wanted, mark)
+
+    @contextmanager
+    def reading(self, known_at: Time | None = None) -> Iterator[Reading]:
+        """Hold one snapshot for a reader of the whole fleet (queries/fleet.py); nobody else asks meanwhile."""
+        with self._asking(known_at) as (asker, known_ms):
+            yield Reading(asker, known_ms, self._clock())
 
     # --- One thing ----------------------------------------------------------------------------------------
 
@@ -231,7 +245,7 @@ class History:
         """
         with self._asking(known_at) as (asker, known_ms):
             watched = asker.watched(known_ms)
-            for name, as_client in self._names(asker, known_ms, by_client=by_client):
+            for name, as_client in names_of(asker, known_ms, by_client=by_client):
                 try:
                     for client_id, cut in self._timelines(asker, name, None, None, known_ms, as_client):
                         thing_name = name if is_legal(name) else None
@@ -239,15 +253,6 @@ class History:
                             yield ThingPeriod(thing_name, client_id, period)
                 except ResourceNotFound:
                     continue  # nobody knew of it then
-
-    def _names(self, asker: Asker, known_at: int, *, by_client: bool) -> list[tuple[str, bool]]:
-        """List whom to ask for: `(name, whether it is a client's id)`; of some nobody may have known then."""
-        if by_client:
-            return sorted((row[0], True) for row in asker.rows("all_clients", realm=asker.realm))
-        names = {(row[0], False) for row in asker.rows("things", realm=asker.realm) if is_legal(row[0])}
-        for (client_id,) in asker.rows("own_names", realm=asker.realm, known_at=known_at):
-            names.add((client_id, not is_legal(client_id)))
-        return sorted(names)
 
     def _timelines(
         self,
@@ -349,7 +354,7 @@ class History:
         """
         asked = [(name, False) for name in names or ()]
         if names is None:
-            asked = self._names(asker, known_at, by_client=False)
+            asked = names_of(asker, known_at)
         for name, as_client in asked:
             try:
                 spoken = list(self._timelines(asker, name, *window, known_at, as_client))
@@ -421,7 +426,7 @@ class History:
         with self._asking(known_at) as (asker, known_ms):
             yield from standings(
                 asker,
-                self._names(asker, known_ms, by_client=False),
+                names_of(asker, known_ms),
                 at_ms,
                 known_at=known_ms,
                 now_ms=self._clock(),

@@ -275,7 +275,7 @@ def _cells(rows: Iterable[dict[str, Any]], since: str) -> Iterator[dict[str, Any
     for row in rows:
         fleet = "fleet" in row
         learned = _recorded(row) if fleet else _behind(row)
-        head = {"thingName": row.get("thingName"), "clientId": row.get("clientId"), "fleet": fleet or None}
+        head = {"thingName": row.get("thingName"), "clientId": row.get("clientId"), "fleet": fleet}
         for one in row["changed"]:
             figures = {name: None if one[name] is None else str(one[name]) for name in ("before", "after")}
             yield {**head, **one, **figures, "learned": learned, "knownBefore": since}

@@ -17,10 +17,10 @@ from store.options import described, realm_option, store_option
 @click.command(
     "serve",
     **described(
-        "Answer AWS clients about the past: GetThingConnectivityData as of any instant, to AWS CLI, boto3 and"
-        " AWS's SDKs as they are. The instant, and that of knowing, stand in the endpoint's URL:"
-        " http://HOST:PORT[/at/TIME][/known-at/TIME]. On loopback no credentials are needed; anywhere else,"
-        " signatures of key pairs or bearer tokens (docs/serve.md).",
+        "Answer AWS clients about the past: GetThingConnectivityData, SearchIndex, ListThings, DescribeThing and"
+        " aggregations as of any instant, to AWS CLI, boto3 and AWS's SDKs as they are (docs/search.md). The instant,"
+        " and that of knowing, stand in the endpoint's URL: http://HOST:PORT[/at/TIME][/known-at/TIME]. On loopback no"
+        " credentials are needed; anywhere else, signatures of key pairs or bearer tokens (docs/serve.md).",
         "thingline serve",
         "thingline serve --port 0 --access-log --redact-names",
         "thingline serve --host 0.0.0.0 --credentials credentials.toml --region eu-west-1",
@@ -96,15 +96,19 @@ def serve(
         return open_history(url, realm=realm, tz=tz)
 
     open_one().close()  # a store that cannot be opened is told now
+    from secrets import token_bytes
     from time import monotonic
 
+    from queries.fleet_reads import FleetReads
     from queries.http.api import Api
     from queries.http.app import App
     from queries.http.auth import Gate
     from queries.http.endpoints import ENDPOINTS
     from queries.http.event_stream import EventStream
+    from queries.http.fleet import fleet_operations
     from queries.http.limits import Rate
     from queries.http.log import AccessLog
+    from queries.http.operations import OPERATIONS
     from queries.http.readers import Readers
     from queries.output import say
     from queries.receipts import version
@@ -122,6 +126,7 @@ def serve(
         log=AccessLog(sys.stderr, redact_names=redact_names, clock=system_clock).write
         if access_log
         else None,
+        operations=(*OPERATIONS, *fleet_operations(FleetReads(token_bytes(32)))),
     )
     who = "signatures and tokens" if known else "this machine alone, without credentials"
     try:

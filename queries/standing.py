@@ -57,6 +57,16 @@ def standings(
             yield Standing(thing_name, answer.client_id, answer, registry)
 
 
+def names_of(asker: Asker, known_at: int, *, by_client: bool = False) -> list[tuple[str, bool]]:
+    """List whom to ask for, by name: `(name, whether it is a client's id)`; of some nobody may have known then."""
+    if by_client:
+        return sorted((row[0], True) for row in asker.rows("all_clients", realm=asker.realm))
+    names = {(row[0], False) for row in asker.rows("things", realm=asker.realm) if is_legal(row[0])}
+    for (client_id,) in asker.rows("own_names", realm=asker.realm, known_at=known_at):
+        names.add((client_id, not is_legal(client_id)))
+    return sorted(names)
+
+
 def check_begun(asker: Asker, at_ms: int, known_at: int) -> None:
     """Refuse an instant before the history begins, or before what a purge left. Raises IndexNotReady."""
     asker.check_horizon(at_ms, known_at)

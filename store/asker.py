@@ -7,10 +7,11 @@ and the statements in store/seeks.py.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from store.ahead import FIRST_MS, Key, Rows, by_key, for_many
 from store.annotations import Annotations, annotation_from
 from store.beginnings import MOST_MOMENTS, Beginnings
 from store.care import NO_CARE, Care, care_of
@@ -42,7 +43,7 @@ class Asker:
     def __init__(self, driver: Any, *, is_sqlite: bool, realm: str = DEFAULT_REALM) -> None:
         self._driver = driver
         self._execute = driver.execute
-        self._is_sqlite = is_sqlite
+        self.is_sqlite = is_sqlite
         self._sql = prepared("sqlite" if is_sqlite else "postgresql")
         self.realm = realm
         # Reading on over so many rows costs about what another seek does: on PostgreSQL a round trip.
@@ -58,6 +59,8 @@ class Asker:
         self._beginnings = Beginnings()
         self._registry_begins: dict[int, int | None] = {}
         self._has_checks: bool | None = None
+        self._ahead: dict[tuple[str, frozenset[tuple[str, Any]]], Rows] = {}
+        self._told: tuple[str, int, tuple[Registry | None, list[Fact]]] | None = None
         self._mark = -1
         self._state: object = None  # of the store, when what may change was last read
         self.care: Care = NO_CARE
@@ -78,7 +81,7 @@ class Asker:
         if self._is_held:
             return self._mark
         try:
-            if self._is_sqlite:
+            if self.is_sqlite:
                 self._begin_on_sqlite()
             else:
                 self._begin_on_postgresql()
@@ -123,6 +126,7 @@ class Asker:
         self._watched.clear()
         self._registry_begins.clear()
         self._has_checks = None
+        self._told = None
 
     def _look_after(self) -> None:
         """See what was taken out of the store; numbers change where a device was forgotten."""
@@ -148,6 +152,7 @@ class Asker:
 
     def end(self) -> None:
         """End the snapshot; the connection may have been closed under it, by whoever had heard enough."""
+        self._ahead.clear()
         if not self._closed and not self._is_held:
             self._execute("COMMIT")
 
@@ -165,12 +170,37 @@ class Asker:
         """Ask no more: the connection is about to be closed."""
         self._closed = True
 
+    def read_many(self, statement: str, keys: Sequence[Key], **values: Any) -> list[Rows]:
+        """Run one of the prepared statements for many keys, on PostgreSQL; gives the rows of each, in order.
+
+        They are found again, in this snapshot, by whoever asks for one of the keys with the same values.
+        """
+        if not keys:
+            return []
+        many, told = for_many(self._sql[statement], keys)
+        rows = by_key(self._execute(many, {**values, **told}).fetchall(), keys)
+        for key in keys:
+            self._ahead[statement, frozenset({**values, **key}.items())] = rows[tuple(key.values())]
+        return [rows[tuple(key.values())] for key in keys]
+
+    def forget_ahead(self) -> None:
+        """Forget what was read by `read_many`."""
+        self._ahead.clear()
+
     def _row(self, statement: str, **values: Any) -> tuple[Any, ...] | None:
+        if self._ahead:
+            found = self._ahead.get((statement, frozenset(values.items())))
+            if found is not None:
+                return found[0] if found else None
         row: tuple[Any, ...] | None = self._execute(self._sql[statement], values).fetchone()
         return row
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Run one of the prepared statements."""
+        if self._ahead:
+            ahead = self._ahead.get((statement, frozenset(values.items())))
+            if ahead is not None:
+                return ahead
         found: list[tuple[Any, ...]] = self._execute(self._sql[statement], values).fetchall()
         return found
 
@@ -239,18 +269,32 @@ class Asker:
 
         `whole`: with what the index said of its type, groups and attributes, which nothing else is needed for.
         """
+        told, facts = self._told_of(name, known_at)
+        client_no = self.client_named(name) if whole else None
+        if client_no is None:
+            return told
+        answers = self.rows("index_answers", client_no=client_no, known_at=known_at)
+        more = [fact for row in answers if (fact := fact_of("check", *row)) is not None]
+        return registry_of([*facts, *more], observed_from_ms=self._registry_from(known_at)) if more else told
+
+    def _told_of(self, name: str, known_at: int) -> tuple[Registry | None, list[Fact]]:
+        """Give the lifetimes of a name, and the facts that they are made of.
+
+        Remembers the last one: whoever describes a thing asks whether it was registered as well.
+        """
+        if self._told is not None and self._told[:2] == (name, known_at):
+            return self._told[2]
         observed_from_ms = self._registry_from(known_at)
         facts: list[Fact] = []
         if observed_from_ms is not None and bytes_of(name) is not None:
             rows = self.rows("registry", name=name, realm=self.realm, known_at=known_at)
             facts = [fact for row in rows if (fact := fact_of(*row)) is not None]
-        client_no = self.client_named(name) if facts or whole else None
-        if client_no is not None and facts:
+        client_no = self.client_named(name) if facts else None
+        if client_no is not None:
             facts += self._seen_by_checks(client_no, absences(facts), known_at)
-        if client_no is not None and whole:
-            answers = self.rows("index_answers", client_no=client_no, known_at=known_at)
-            facts += [fact for row in answers if (fact := fact_of("check", *row)) is not None]
-        return registry_of(facts, observed_from_ms=observed_from_ms) if facts else None
+        told = registry_of(facts, observed_from_ms=observed_from_ms) if facts else None
+        self._told = name, known_at, (told, facts)
+        return told, facts
 
     def is_registered(self, name: str, at_ms: int, known_at: int) -> bool | None:
         """Tell whether a thing of a name was registered at an instant; None: nobody knows."""
@@ -271,7 +315,7 @@ class Asker:
     def _seen_by_checks(self, client_no: int, absent_ms: list[int], known_at: int) -> list[Fact]:
         """List the first answer of the API about a client's connection in each stretch between absences."""
         found: list[Fact] = []
-        after_ms: int | None = -_NEVER_MS
+        after_ms: int | None = FIRST_MS
         while after_ms is not None:
             asked_ms = self._asked_after(client_no, after_ms, known_at)
             if asked_ms is None:

@@ -17,7 +17,9 @@ ThinglineError
 `- AnswerError          AWS's own errors: the question was understood, and this is the answer
    |- ResourceNotFound
    |- IndexNotReady
-   `- InvalidRequest
+   |- InvalidRequest
+   |- InvalidQuery       of the fleet index's query language
+   `- InvalidAggregation
 """
 
 from __future__ import annotations
@@ -152,3 +154,17 @@ class InvalidRequest(AnswerError):
 
     slug = "invalid-request"
     aws_name = "InvalidRequestException"
+
+
+class InvalidQuery(AnswerError):
+    """The query is not one of the fleet index's language, or asks for what is not kept."""
+
+    slug = "invalid-query"
+    aws_name = "InvalidQueryException"
+
+
+class InvalidAggregation(AnswerError):
+    """The field cannot be aggregated, or not in this way."""
+
+    slug = "invalid-aggregation"
+    aws_name = "InvalidAggregationException"

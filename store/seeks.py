@@ -202,6 +202,29 @@ _STATEMENTS: dict[str, str] = {
         SELECT o.kind, o.at_ms, o.body FROM observations o
         WHERE o.subject = :name AND o.known_at <= :known_at AND {_OF_REALM} ORDER BY o.at_ms, o.digest
     """,
+    # Served by observations_by_subject: the names that the registry was told to hold.
+    "registry_names": f"""
+        SELECT DISTINCT o.subject FROM observations o
+        WHERE o.subject IS NOT NULL AND o.kind = 'registry' AND o.known_at <= :known_at AND {_OF_REALM}
+    """,
+    # Names are told apart by case and searched for without: those that are one of these. Reads an index of names.
+    "things_like": """
+        SELECT t.thing_name FROM things t JOIN realms r ON r.realm_no = t.realm_no
+        WHERE r.name = :realm AND lower(t.thing_name) = :name
+    """,
+    "clients_like": """
+        SELECT c.client_no, c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
+        WHERE r.name = :realm AND lower(c.client_id) = :name
+    """,
+    "subjects_like": """
+        SELECT DISTINCT o.subject FROM observations o
+        WHERE o.subject IS NOT NULL AND lower(o.subject) = :name
+    """,
+    # Whether an event binds a client to a thing. Served by evidence_by_thing, of which it may read all.
+    "is_bound": """
+        SELECT 1 FROM evidence e
+        WHERE e.thing_no IS NOT NULL AND e.client_no = :client_no AND e.known_at <= :known_at LIMIT 1
+    """,
     # Served by the primary key of observations, which leads with the time.
     "registry_begins": f"""
         SELECT o.at_ms FROM observations o WHERE o.known_at <= :known_at AND {_OF_REALM}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ from store.rows import (
     Values,
     marks,
 )
+
+_PATIENCE_S, _PAUSE_S = 60.0, 0.0002  # of who writes beside the writer
 
 _CURRENT = f"client_no = {member(1)} AND at_ms = {member(2)} AND seq = {member(3)} AND superseded_at IS NULL"
 
@@ -87,6 +90,18 @@ class SqliteRows(Rows):
     def begin(self, clock: Clock, floor_ms: int | None) -> int:
         self._db.execute("BEGIN IMMEDIATE")
         return clock()
+
+    def begin_beside(self, clock: Clock) -> int:
+        # SQLite itself tries again ten times a second, and a writer that is busy pauses for less than a millisecond.
+        self._db.execute("PRAGMA busy_timeout=0")
+        ends = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return self.begin(clock, None)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                    raise
+            time.sleep(_PAUSE_S)
 
     def begin_care(self, *, alone: bool) -> None:
         self._db.execute("BEGIN IMMEDIATE")

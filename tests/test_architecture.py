@@ -39,6 +39,11 @@ PURE: dict[str, set[str]] = {
     "queries/flapping.py": {"queries.uptime", "store.model", "store.errors"},
     "queries/series.py": {"queries.uptime"},
     "queries/times.py": {"store.model", "store.errors"},
+    "queries/documents.py": set(),
+    "queries/search_query.py": {"queries.documents", "store.errors"},
+    "queries/aggregates.py": {"queries.documents", "store.errors"},
+    "queries/page_token.py": {"store.errors", "store.model"},
+    "queries/search_match.py": {"queries.documents", "queries.search_query"},
 }
 
 

@@ -61,13 +61,14 @@ class App:
         rate: Rate | None = None,
         log: Log | None = None,
         api: Api | None = None,
+        operations: tuple[Operation, ...] = OPERATIONS,
     ) -> None:
         self._readers = readers
         self._gate = gate
         self._rate = rate
         self._log = log
         self._api = api
-        self._routes = Routes(OPERATIONS)
+        self._routes = Routes(operations)
         self._ids = uuid.uuid4().hex[:20]
         self._count = 0
 

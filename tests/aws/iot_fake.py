@@ -410,6 +410,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "integer": (int,),
     "long": (int,),
+    "double": (int, float),
     "timestamp": (int, float),  # rest-json: epoch seconds
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,35 @@ def test_it_runs_beside_a_writer_which_goes_on_later(store_url: str) -> None:
     assert moments[0] < T0 + 1_000 < moments[1] < T0 + 2_000 < moments[2] < T0 + 3_000 < moments[3]
     with open_history(store_url) as history:
         assert history.known_at() == moments[-1]
+    assert known(store_url) == [1, 2, 3]
+    with open_reader(parse_url(store_url)) as store:
+        assert list(faults(store)) == []
+
+
+def test_a_writer_that_never_rests_lets_it_in(store_url: str) -> None:
+    """Batch after batch, as of a large file: between two of them there is room."""
+    write(store_url, 0)
+    done = threading.Event()
+
+    def batches() -> Iterator[list[Learned]]:
+        at_ms = T0
+        while not done.is_set():
+            yield [Learned(connect(at_ms + each, session=f"n{at_ms + each}"), 0) for each in range(1, 500)]
+            at_ms += 500
+
+    def keep_writing() -> None:
+        with open_writer(parse_url(store_url)) as store, Writer(store) as writer:
+            for _ in writer.write_all(batches(), source="t"):
+                pass
+
+    writing = threading.Thread(target=keep_writing)
+    writing.start()
+    try:
+        for turn in range(3):
+            assert annotated(store_url, said(), now=T0) == [turn + 1]
+    finally:
+        done.set()
+        writing.join()
     assert known(store_url) == [1, 2, 3]
     with open_reader(parse_url(store_url)) as store:
         assert list(faults(store)) == []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ingest.writer import Writer
+from store.ahead import for_many
 from store.answer import prepared
 from store.engine import Store, open_reader, open_writer, parse_url
 from store.model import Event, Learned
@@ -51,6 +52,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "confirmations": {"client_no": 7, "known_at": T0, "from_ms": AT, "to_ms": AT + 1_000_000},
     "last_slot": {"block_no": 7, "open_at": AT, "known_at": T0, "slot": 3, "none": b"\0\0\0"},
     "checks_about": {"client_no": 7, "from_ms": AT, "to_ms": AT + 3_000, "known_at": T0},
+    "answers_about": {"client_no": 7, "from_ms": AT, "to_ms": AT + 3_000, "state": 1, "known_at": T0},
     "fell": {"client_no": 7, "from_ms": AT, "at_ms": AT + 1_000_000, "known_at": T0},
     "sessions": {"client_no": 7},
     "evidence_at": {"client_no": 7, "at_ms": AT, "known_at": T0},
@@ -80,6 +82,7 @@ SEEKS: dict[str, set[str]] = {
     "confirmations": {"client_no", "at_ms"},
     "last_slot": {"block_no", "known_at"},
     "checks_about": {"client_no", "about_ms"},
+    "answers_about": {"client_no", "about_ms"},
     "fell": {"client_no", "at_ms"},
     "sessions": {"client_no"},
     "evidence_at": {"client_no", "at_ms"},
@@ -269,6 +272,33 @@ def test_one_thing_costs_seeks(stored: Store) -> None:
             assert scanned(steps) == [], (name, steps)
 
 
+# What store/ahead.py asks for many keys at once, and by what each is sought.
+KEYS = {
+    "registry": ("name",),
+    "client": ("name",),
+    "thing": ("name",),
+    "bound": ("thing_no",),
+    "index_answers": ("client_no",),
+    "asked_after": ("client_no",),
+    "slots_after": ("block_no", "slot"),
+    "client_id": ("client_no",),
+    "point": ("client_no",),
+    "last_slot": ("block_no", "slot", "open_at"),
+}
+
+
+def test_many_things_at_once_cost_seeks_too(stored: Store) -> None:
+    if stored.is_sqlite:
+        return  # it is asked for each of them
+    with stored.detached() as driver:
+        for name, keys in KEYS.items():
+            many, told = for_many(statement_of(stored, name), [{key: VALUES[name][key] for key in keys}] * 3)
+            steps = plan(stored, driver, many, {**VALUES[name], **told})
+            sought = [columns(step) for step in steps if step.startswith("SEARCH")]
+            assert any(found >= SEEKS[name] for found in sought), (name, steps)
+            assert scanned(steps) == [], (name, steps)
+
+
 def test_the_newest_binding_is_found_by_its_index(stored: Store) -> None:
     with stored.detached() as driver:
         for name in ("bound", "bearers"):
@@ -295,6 +325,12 @@ def test_the_statements_that_are_not_about_one_thing_are_all_there_are(stored: S
     assert SEEKS.keys() == VALUES.keys()
     whole = {
         "things",
+        "things_like",
+        "clients_like",
+        "subjects_like",
+        "registry_names",
+        "is_bound",
+        "any_check",
         "all_checks",
         "all_clients",
         "all_sweeps",

@@ -1,0 +1,199 @@
+"""The documents of a fleet as of any instant, as known at any: read as far as a query needs them, and remembered.
+
+What was known at a moment never changes, so that the pages of one query, and the queries about one incident, read each
+thing once. Decides nothing of an answer: that is for store/answer.py. Memory: MOST_REMEMBERED things, of MOST_INSTANTS
+instants, and the names of the fleet as known at MOST_MOMENTS moments. Threads may share it.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from queries.documents import Document
+from queries.history import Reading
+from queries.search_match import matching, named, on_name
+from queries.search_query import Query
+from queries.standing import Standing, check_begun, names_of
+from store.ahead import read_ahead
+from store.answer import Asker, ask, check_past, is_legal
+from store.care import NO_CARE
+from store.errors import ResourceNotFound
+
+MOST_REMEMBERED = 200_000  # things, of all instants together
+MOST_MOMENTS = 4
+MOST_INSTANTS = 64
+CHUNK = 250  # things read at a time
+
+_Key = tuple[int, int]  # instant, moment of learning
+_Told = dict[str, Document | None]  # by name; None: there was no such thing
+
+
+class Fleet:
+    """Remembers what was read of one store; give it readings of that one only."""
+
+    def __init__(self, *, most: int = MOST_REMEMBERED) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._care = NO_CARE
+        self._names: OrderedDict[int, list[str]] = OrderedDict()  # by moment of learning
+        self._told: OrderedDict[_Key, _Told] = OrderedDict()
+        self._count = 0
+
+    def matching(
+        self, reading: Reading, query: Query, at_ms: int, *, after: str = "", chunk: int = CHUNK
+    ) -> Iterator[Document]:
+        """List the documents that a query matches, by name, of names later than `after`; as far as they are taken.
+
+        Raises InvalidRequest for the future, IndexNotReady before the history begins or before what a purge left.
+        """
+        check(reading, at_ms)
+        matches, may_match = matching(query), on_name(query)
+        name = named(query)
+        if name is not None:
+            like = [each for each in names_like(reading.asker, name, reading.known_at) if each > after]
+            yield from filter(matches, self._documents(reading, like, at_ms, remember=False))
+            return
+        names = self._all_names(reading)
+        wanted: list[str] = []
+        for each in names[bisect_right(names, after) :]:
+            if may_match(each) is not False:
+                wanted.append(each)
+                if len(wanted) == chunk:
+                    yield from filter(matches, self._documents(reading, wanted, at_ms))
+                    wanted = []
+        yield from filter(matches, self._documents(reading, wanted, at_ms))
+
+    def document(self, reading: Reading, name: str, at_ms: int) -> Document:
+        """Describe one thing, by its name as it is. Raises ResourceNotFound, and as `matching` does."""
+        check(reading, at_ms)
+        for found in self._documents(reading, [name], at_ms, remember=False):
+            return found
+        raise ResourceNotFound(f"Thing {name} was not found at that time.")
+
+    @property
+    def remembered(self) -> int:
+        """Tell how many things are remembered, of all instants together."""
+        return sum(map(len, self._told.values()))
+
+    def holds(self, name: str) -> bool:
+        """Tell whether anything of a name is remembered."""
+        return any(name in told for told in self._told.values()) or any(
+            name in names for names in self._names.values()
+        )
+
+    def _documents(
+        self, reading: Reading, names: Sequence[str], at_ms: int, *, remember: bool = True
+    ) -> Iterator[Document]:
+        key = (at_ms, reading.known_at)
+        with self._lock:
+            told = self._told.get(key, {}) if self._is_of(reading) else {}
+            if told:
+                self._told.move_to_end(key)
+        unread = [name for name in names if name not in told]
+        read_ahead(reading.asker, unread, at_ms, reading.known_at)
+        read = {name: document(reading, name, at_ms) for name in unread}
+        if remember:
+            self._remember(reading, key, read)
+        for name in names:
+            found = read[name] if name in read else told[name]
+            if found is not None:
+                yield found
+
+    def _is_of(self, reading: Reading) -> bool:
+        """Tell whether what is remembered is of the store as it is read; forget it all once more was taken out."""
+        care = reading.asker.care
+        if care > self._care:  # each of its members only grows
+            self._care = care
+            self._names.clear()
+            self._told.clear()
+            self._count = 0
+        return care == self._care
+
+    def _remember(self, reading: Reading, key: _Key, read: _Told) -> None:
+        """Keep what was read, and let go of the instants asked for longest ago."""
+        with self._lock:
+            if not self._is_of(reading):
+                return
+            told = self._told.get(key, {})
+            if len(told) + len(read) > self._most:
+                return
+            self._told[key] = told
+            self._told.move_to_end(key)
+            self._count -= len(told)
+            told.update(read)
+            self._count += len(told)
+            while self._count > self._most or len(self._told) > MOST_INSTANTS:
+                _, gone = self._told.popitem(last=False)
+                self._count -= len(gone)
+
+    def _all_names(self, reading: Reading) -> list[str]:
+        with self._lock:
+            names = self._names.get(reading.known_at) if self._is_of(reading) else None
+        if names is None:
+            names = all_names(reading.asker, reading.known_at)
+            with self._lock:
+                if self._is_of(reading):
+                    self._names[reading.known_at] = names
+                    while len(self._names) > MOST_MOMENTS:
+                        self._names.popitem(last=False)
+        return names
+
+
+def check(reading: Reading, at_ms: int) -> None:
+    """Refuse an instant that nothing can be said of. Raises InvalidRequest, IndexNotReady."""
+    check_past(at_ms, reading.now_ms)
+    check_begun(reading.asker, at_ms, reading.known_at)
+
+
+def all_names(asker: Asker, known_at: int) -> list[str]:
+    """List the names that things may have had, ascending: those that connected, and those that the registry told of."""
+    names = {name for name, as_client in names_of(asker, known_at) if not as_client}
+    told = asker.rows("registry_names", realm=asker.realm, known_at=known_at)
+    return sorted(names.union(name for (name,) in told if is_legal(name)))
+
+
+def names_like(asker: Asker, name: str, known_at: int) -> list[str]:
+    """List the names that are `name`, whose case is folded, but for case; there may have been no such thing."""
+    if not is_legal(name):
+        return []
+    like = {"realm": asker.realm, "name": name}
+    names = {found for (found,) in asker.rows("things_like", **like)}
+    for (found,) in asker.rows("subjects_like", name=name):
+        told = asker.rows("registry", name=found, realm=asker.realm, known_at=known_at)
+        if any(kind == "registry" for kind, *_ in told):
+            names.add(found)
+    for client_no, client_id in asker.rows("clients_like", **like):
+        if client_id not in names and not asker.rows("is_bound", client_no=client_no, known_at=known_at):
+            names.add(client_id)
+    return sorted(names)
+
+
+def document(reading: Reading, name: str, at_ms: int) -> Document | None:
+    """Describe a thing as the index would have; None where there was none.
+
+    Of one that was registered, while nothing is known of its connection, the index says nothing of that.
+    """
+    asker, known_at = reading.asker, reading.known_at
+    registry = asker.registry(name, known_at, whole=True)
+    try:
+        answer = ask(asker, name, at_ms, known_at=known_at, now_ms=reading.now_ms)
+    except ResourceNotFound:
+        if registry is None or not asker.is_registered(name, at_ms, known_at):
+            return None
+        answer = None
+    lifetime = None if registry is None else registry.lifetime(at_ms)
+    said = Standing(name, name, answer, registry).described(at_ms)
+    known = None if answer is None or answer.connected is None else answer
+    return Document(
+        name,
+        None if lifetime is None else lifetime.thing_id,
+        said.type_name,
+        said.groups,
+        said.attributes,
+        None if known is None else known.connected,
+        None if known is None else known.timestamp_ms,
+        None if known is None or known.connected else known.disconnect_reason,
+    )
