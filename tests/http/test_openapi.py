@@ -16,7 +16,7 @@ from queries.http.endpoints import ENDPOINTS
 from tests.http.answers import fill
 from tests.http.serving import serving
 
-EXAMPLES = 10  # an operation and mode
+EXAMPLES = 6  # an operation and mode
 # Left out: that what fits the schema is accepted. A time is a text, and not every text is a time.
 WANTED = (
     "not_a_server_error",
