@@ -57,6 +57,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "sessions": {"client_no": 7},
     "evidence_at": {"client_no": 7, "at_ms": AT, "known_at": T0},
     "holder": {"client_no": 7, "at_ms": AT, "known_at": T0},
+    "name_borne": {"client_no": 7, "at_ms": AT, "known_at": T0},
     "registry": {"name": "thing-7", "realm": "default", "known_at": T0},
     "asked_after": {"client_no": 7, "at_ms": AT, "known_at": T0},
     "slots_after": {"block_no": 7, "from_ms": AT, "known_at": T0, "slot": 3, "none": b"\0\0\0"},
@@ -84,6 +85,7 @@ SEEKS: dict[str, set[str]] = {
     "checks_about": {"client_no", "about_ms"},
     "answers_about": {"client_no", "about_ms"},
     "fell": {"client_no", "at_ms"},
+    "name_borne": {"client_no", "at_ms"},
     "sessions": {"client_no"},
     "evidence_at": {"client_no", "at_ms"},
     "holder": {"client_no", "at_ms"},
@@ -338,6 +340,7 @@ def test_the_statements_that_are_not_about_one_thing_are_all_there_are(stored: S
         "own_names",
         "watches",
         "realms",
+        "learned_after",
     }
     assert VALUES.keys() | FIRST.keys() | whole == prepared("sqlite").keys()
     assert set(metadata.tables) > BIG
