@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC
+from datetime import UTC, tzinfo
 from itertools import islice
 from typing import NamedTuple
 
+from queries.coverage import Coverage, coverage
 from queries.explanation import Explanation, explained
 from queries.fidelity import Agreement, By, Compared, compared, grouped, repeated, repetitions
 from queries.learned import Learned, annotated_between, learned_of, watched_between
@@ -21,6 +22,7 @@ from queries.many import BATCH, Many
 from queries.many import Question as Question
 from queries.many import Reply as Reply
 from queries.many import Time as Time
+from queries.news import MOST_NEWS, News, Position, news_after
 from queries.parameters import parameters_of
 from queries.standing import Standing, check_begun, check_heard_of, names_of, standings
 from queries.takeovers import Taken, takeovers_in
@@ -107,20 +109,29 @@ class History:
         with self._lock:
             self._asker.release()
 
-    def milliseconds(self, time: Time) -> int:
-        """Read a time as epoch milliseconds.
+    def milliseconds(self, time: Time, tz: str | None = None) -> int:
+        """Read a time as epoch milliseconds; `tz` is the zone of text that names none, in place of this history's.
 
         Raises BadTime for what it cannot read, naive datetimes too; InvalidRequest for a number outside the
         years 1 to 9999.
         """
         if isinstance(time, str):
-            return parse_time(time, now_ms=self._clock(), tz=self._tz)
+            return parse_time(time, now_ms=self._clock(), tz=self._tz if tz is None else tz)
         return milliseconds_of(time)
 
     def realms(self) -> list[str]:
         """List the realms that the store holds anything of, by name."""
         with self._asking() as (asker, _):
             return [row[0] for row in asker.rows("realms")]
+
+    @property
+    def realm(self) -> str:
+        """The realm that names belong to."""
+        return self._asker.realm
+
+    def zone(self, text: str | None = None) -> tzinfo | None:
+        """Read a zone; without one give this history's own, where it has one. Raises BadTime."""
+        return read_zone(text) if text is not None else None if self._tz is None else read_zone(self._tz)
 
     def known_at(self, time: Time | None = None) -> int:
         """Cut a moment of learning to the store's watermark, in epoch milliseconds; None: the watermark itself."""
@@ -449,6 +460,15 @@ class History:
             rows = asker.rows(statement, realm=asker.realm, **window)
         return sorted(annotation_from(row).as_known_at(known_ms) for row in rows)
 
+    def news(self, after: Position | None = None, *, most: int = MOST_NEWS) -> News:
+        """Tell what was learned of transitions after a position, in the order of learning; None: where the news stand.
+
+        Whoever asks on from where each answer ends misses nothing. Costs a look at every transition where anything was
+        learned since. Raises IndexNotReady for a position before what a purge left.
+        """
+        with self._asking() as (asker, known_ms):
+            return news_after(asker, after, known_ms, most)
+
     def sessions(self, thing_name: str, *, by_client: bool = False) -> list[tuple[str, Session]]:
         """List `(clientId, session)` of every client that ever spoke for a thing, by stamp, as known now."""
         with self._asking() as (asker, known_ms):
@@ -527,6 +547,14 @@ class History:
             return grouped(
                 by, compared(asker, *window), repetitions(asker, *window), lambda at_ms: day_of(at_ms, zone)
             )
+
+    def coverage(self, from_: Time, to: Time | None = None) -> Coverage:
+        """Tell what was recorded when, and what is missing of it, from then on and up to now, as known now."""
+        now_ms, from_ms = self._clock(), self.milliseconds(from_)
+        to_ms = now_ms + 1 if to is None else self.milliseconds(to)
+        if to_ms <= from_ms:
+            raise BadTime("The window ends before it begins; give the earlier time first.")
+        return coverage(self._store, from_ms, to_ms, now_ms=now_ms)
 
     def _window(self, from_: Time | None, to: Time | None) -> tuple[int, int]:
         low = -(1 << 61) if from_ is None else self.milliseconds(from_)

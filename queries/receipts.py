@@ -155,7 +155,7 @@ class Asked:
         command = [*named, *given, "--", *words] if hidden else [*named, *words, *given]
         about = said if window is None else {"from": iso(window[0]), "to": iso(window[1]), **said}
         return Receipt(
-            report=report, said=about, known_at=known_at, version=_version(), again=shlex.join(command)
+            report=report, said=about, known_at=known_at, version=version(), again=shlex.join(command)
         )
 
     def hand_over(
@@ -207,11 +207,12 @@ def window_words(receipt: Receipt) -> str:
     return f"{told['from']} .. {told['to']}, known at {told['knownAt']}"
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def version() -> str:
+    """Give the version of thingline that is installed."""
+    from importlib import metadata
 
-    with suppress(PackageNotFoundError):
-        return version("thingline")
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version("thingline")
     return "unknown"
 
 

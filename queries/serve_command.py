@@ -100,23 +100,29 @@ def serve(
     from time import monotonic
 
     from queries.fleet_reads import FleetReads
+    from queries.http.api import Api
     from queries.http.app import App
     from queries.http.auth import Gate
+    from queries.http.endpoints import ENDPOINTS
+    from queries.http.event_stream import EventStream
     from queries.http.fleet import fleet_operations
     from queries.http.limits import Rate
     from queries.http.log import AccessLog
     from queries.http.operations import OPERATIONS
     from queries.http.readers import Readers
     from queries.output import say
+    from queries.receipts import version
     from store.clock import system_clock
     from store.engine import masked, parse_url
 
     readers = Readers(open_one, parse_url(url))
+    events = EventStream(readers)
     gate = Gate(known, region=region, clock=system_clock)
     app = App(
         readers,
         gate,
         rate=Rate(rate, max(1.0, rate), monotonic) if rate else None,
+        api=Api(readers, ENDPOINTS, events, version=version()),
         log=AccessLog(sys.stderr, redact_names=redact_names, clock=system_clock).write
         if access_log
         else None,
@@ -125,10 +131,16 @@ def serve(
     who = "signatures and tokens" if known else "this machine alone, without credentials"
     try:
         run(
-            app, place, listening=lambda: say(f"listening at {place.url}: {masked(parse_url(url))}, to {who}")
+            app,
+            place,
+            listening=lambda: say(f"listening at {place.url}: {masked(parse_url(url))}, to {who}"),
+            stopping=events.close,
         )
     finally:
-        readers.close()
+        is_over = readers.close()
+    if not is_over:  # a report that nobody waits for any more reads on; it holds nothing that must be kept
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 

@@ -402,14 +402,14 @@ class Asker:
         row = self._row("point", client_no=client_no, at_ms=at_ms, known_at=known_at)
         if row is None:
             return None
-        seen = self._seen(row)
+        seen = self.seen(row)
         *_, next_ms, proved_ms, until_ms, from_ms, open_at = row
         if until_ms is not None:
             seen = self.proven(seen, (until_ms, from_ms, open_at), client_no, known_at)
         after = None if next_ms is None else (next_ms, proved_ms)
         return period_at(at_ms, seen, after, self.watched(known_at))
 
-    def _seen(self, row: tuple[Any, ...]) -> Seen:
+    def seen(self, row: tuple[Any, ...]) -> Seen:
         return seen_from(row, self.text(row[REASON]))
 
     def text(self, text_no: int | None) -> str | None:
@@ -475,7 +475,7 @@ class Asker:
     ) -> list[Seen]:
         """List a client's transitions with `at_ms` in `[from_ms, to_ms)`, ascending."""
         found = self.rows("timeline", client_no=client_no, known_at=known_at, from_ms=from_ms, to_ms=to_ms)
-        return self.confirmed([self._seen(row) for row in found], client_no, known_at)
+        return self.confirmed([self.seen(row) for row in found], client_no, known_at)
 
     def unseen(
         self, client_no: int, known_at: int, *, from_ms: int = -(1 << 62), to_ms: int = 1 << 62
@@ -509,7 +509,7 @@ class Asker:
     def before(self, client_no: int, at_ms: int, known_at: int) -> Seen | None:
         """Find the transition in force just before an instant."""
         row = self._row("before", client_no=client_no, at_ms=at_ms, known_at=known_at)
-        return None if row is None else self.confirmed([self._seen(row)], client_no, known_at)[0]
+        return None if row is None else self.confirmed([self.seen(row)], client_no, known_at)[0]
 
     def believed(self, client_no: int, at_ms: int, known_at: int, most: int = 50) -> list[Seen]:
         """List what was believed to hold at an instant, from when it came up to `known_at`; oldest first.

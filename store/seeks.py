@@ -116,6 +116,28 @@ _STATEMENTS: dict[str, str] = {
             SELECT e.client_no FROM evidence e WHERE e.thing_no IS NOT NULL AND e.known_at <= :known_at
         )
     """,
+    # What was learned of transitions, in the order of learning: 0 recorded, 1 superseded. No index serves it, for one
+    # would cost each transition more than a reader now and then costs: it reads all of them.
+    "learned_after": f"""
+        SELECT y.* FROM (
+            SELECT x.recorded_at AS learned_at, 0 AS what, x.client_no, {_SEEN} FROM transitions x
+            WHERE x.recorded_at >= :learned_at AND x.recorded_at <= :known_at
+              AND (x.superseded_at IS NULL OR x.superseded_at > x.recorded_at)
+            UNION ALL
+            SELECT x.superseded_at, 1, x.client_no, {_SEEN} FROM transitions x
+            WHERE x.superseded_at >= :learned_at AND x.superseded_at <= :known_at
+              AND x.superseded_at > x.recorded_at
+        ) y JOIN clients c ON c.client_no = y.client_no JOIN realms r ON r.realm_no = c.realm_no
+        WHERE r.name = :realm
+          AND (y.learned_at, y.what, y.client_no, y.at_ms, y.seq) > (:learned_at, :what, :client_no, :at_ms, :seq)
+        ORDER BY y.learned_at, y.what, y.client_no, y.at_ms, y.seq LIMIT :most
+    """,
+    # Served by the primary key of evidence.
+    "name_borne": """
+        SELECT t.thing_name FROM evidence e JOIN things t ON t.thing_no = e.thing_no
+        WHERE e.at_ms = :at_ms AND e.client_no = :client_no AND e.known_at <= :known_at
+        ORDER BY e.digest DESC LIMIT 1
+    """,
     "sessions": """
         SELECT s.session, s.version, s.connect_ms, s.disconnect_ms, w.text
         FROM session_rows s LEFT JOIN texts w ON w.text_no = s.reason_no

@@ -6,18 +6,22 @@ is left of routing is a few lines (docs/serve.md has the measurement). Holds no 
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote_plus
 
 import msgspec
 
 from queries.history import History
+from queries.http.api import PREFIX, Api
 from queries.http.auth import Gate
+from queries.http.channel import PATIENCE_S
 from queries.http.limits import Rate, body_of, has_body
 from queries.http.messages import (
     SECURE,
@@ -44,7 +48,10 @@ ALIVE = Response(200, b'{"alive":true}')
 
 
 class App:
-    """Answers requests. `log` is told of each (None: of none); `rate` None: as often as one likes."""
+    """Answers requests. `log` is told of each (None: of none); `rate` None: as often as one likes.
+
+    `api` answers /api/v1; None: nothing does.
+    """
 
     def __init__(
         self,
@@ -53,12 +60,14 @@ class App:
         *,
         rate: Rate | None = None,
         log: Log | None = None,
+        api: Api | None = None,
         operations: tuple[Operation, ...] = OPERATIONS,
     ) -> None:
         self._readers = readers
         self._gate = gate
         self._rate = rate
         self._log = log
+        self._api = api
         self._routes = Routes(operations)
         self._ids = uuid.uuid4().hex[:20]
         self._count = 0
@@ -79,21 +88,25 @@ class App:
             if refusal.status >= 500:
                 _complain(error, request_id)
             response = (problem if is_ours else aws_error)(refusal, request_id)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status,
-                "headers": (
-                    (b"content-type", response.content_type),
-                    (b"content-length", b"%d" % len(response.body)),
-                    (b"x-amzn-requestid", request_id.encode()),
-                    *SECURE,
-                    *response.headers,
-                ),
-            }
+        headers = (
+            (b"content-type", response.content_type),
+            (b"x-amzn-requestid", request_id.encode()),
+            *SECURE,
+            *response.headers,
         )
-        body = b"" if scope["method"] == "HEAD" else response.body
-        await send({"type": "http.response.body", "body": body})
+        if response.stream is None:
+            length = (b"content-length", b"%d" % len(response.body))
+            await send(
+                {"type": "http.response.start", "status": response.status, "headers": (length, *headers)}
+            )
+            body = b"" if scope["method"] == "HEAD" else response.body
+            await send({"type": "http.response.body", "body": body})
+        else:
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            try:
+                await _send_all(response.stream, receive, send)
+            except Exception as error:
+                _complain(error, request_id)
         if self._log is not None:
             self._log(
                 {
@@ -124,6 +137,10 @@ class App:
         asked.caller = self._gate.admit(request)
         if self._rate is not None:
             self._rate.take(asked.caller)
+        if self._api is not None and raw_path.startswith(PREFIX):
+            endpoint = self._api.find(request)
+            asked.operation = "openapi" if endpoint is None else endpoint.name
+            return await self._api.answer(endpoint, request)
         target = target_of(raw_path)
         operation, members = self._routes.find(request.method, target.segments)
         asked.operation = operation.name
@@ -136,6 +153,39 @@ class App:
         if operation.is_quick:
             return json_response(await self._readers.soon(question))
         return json_response(await self._readers.elsewhere(question))
+
+
+async def _send_all(chunks: AsyncIterator[bytes], receive: Receive, send: Send) -> None:
+    """Send chunks as they come, until they end or whoever listens goes away."""
+    gone = asyncio.ensure_future(_gone(receive))
+    coming = aiter(chunks)
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(coming, None))
+            await asyncio.wait({following, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                following.cancel()
+                with suppress(asyncio.CancelledError):
+                    await following  # a generator that still runs cannot be closed
+                break
+            chunk = following.result()
+            if chunk is None:
+                await send({"type": "http.response.body", "body": b""})
+                break
+            async with asyncio.timeout(
+                PATIENCE_S
+            ):  # who takes nothing for so long holds a snapshot, or a chunk
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    except TimeoutError:
+        pass
+    finally:
+        gone.cancel()
+        await chunks.aclose()  # type: ignore[attr-defined]  # they are of a generator
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class _Asked:

@@ -5,6 +5,7 @@ Every body is JSON, of errors too: AWS's JavaScript SDK throws on any other. Not
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -119,11 +120,25 @@ def problem(refusal: Refusal, request_id: str) -> Response:
         "type": "about:blank",
         "title": TITLES.get(refusal.status, "Error"),
         "status": refusal.status,
-        "detail": str(refusal),
+        "detail": as_parameters(str(refusal)),
         "code": refusal.name,
         "requestId": request_id,
     }
     return Response(refusal.status, _encode(value), PROBLEM_JSON, refusal.headers)
+
+
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")  # as a command calls what is a parameter here
+
+
+def as_parameters(text: str) -> str:
+    """Call options by the names that parameters have: --group-by is groupBy."""
+    return _OPTION.sub(lambda match: camel(match[1]), text)
+
+
+def camel(option: str) -> str:
+    """Write a word with dashes as one with humps."""
+    first, *rest = option.split("-")
+    return first + "".join(word.title() for word in rest)
 
 
 TITLES = {

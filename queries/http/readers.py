@@ -21,7 +21,7 @@ from store.engine import translated
 from store.errors import AnswerError, StoreError, UsageError
 
 T = TypeVar("T")
-THREADS = 8
+THREADS = 4  # each has a connection, and on SQLite a cache of 32 MiB; Python runs in one of them at a time
 MOST_WAITING = 1_000  # questions that no thread has taken up yet
 BATCH = 64  # questions answered from one snapshot
 BATCHES = 2  # at a time: one waits for the server while the other is worked on
@@ -144,10 +144,15 @@ class Readers:
         finally:
             self._running -= 1
 
-    def close(self) -> None:
-        """Wait for what runs, and close every history."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, patience_s: float = 5) -> bool:
+        """Wait for what runs, and close every history; gives False where it runs on, and nothing is closed."""
+        waiting = threading.Thread(target=lambda: self._pool.shutdown(cancel_futures=True), daemon=True)
+        waiting.start()
+        waiting.join(patience_s)
+        if waiting.is_alive():
+            return False
         with self._lock:
             opened, self._opened = self._opened, set()
         for history in opened:
             history.close()
+        return True

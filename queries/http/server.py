@@ -43,17 +43,22 @@ def place_of(host: str, port: int) -> Place:
     return Place(chosen[0], chosen[1], family == socket.AF_INET6)
 
 
-def run(app: Any, place: Place, *, listening: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT, and let what is being answered finish. `listening` is called once it listens."""
+def run(
+    app: Any, place: Place, *, listening: Callable[[], None], stopping: Callable[[], None] = lambda: None
+) -> None:
+    """Serve until SIGTERM or SIGINT, and let what is being answered finish.
+
+    `listening` is called once it listens, `stopping` when it is told to stop, to end what has no end.
+    """
     try:
         import uvloop
     except ImportError:  # a system that it is not made for
-        asyncio.run(_serve(app, place, listening))
+        asyncio.run(_serve(app, place, listening, stopping))
     else:
-        uvloop.run(_serve(app, place, listening))
+        uvloop.run(_serve(app, place, listening, stopping))
 
 
-async def _serve(app: Any, place: Place, listening: Callable[[], None]) -> None:
+async def _serve(app: Any, place: Place, listening: Callable[[], None], stopping: Callable[[], None]) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
@@ -71,9 +76,14 @@ async def _serve(app: Any, place: Place, listening: Callable[[], None]) -> None:
         log_enabled=False,
     )
     server.workers_kill_timeout = DRAIN_S
+
+    def stop() -> None:
+        stopping()
+        server.stop()  # type: ignore[no-untyped-call]
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, stop)
     serving = loop.create_task(server.serve())
     announcing = loop.create_task(_announce(place, listening))
     try:

@@ -54,7 +54,7 @@ def oldest_boto3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def javascript_sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with @aws-sdk/client-iot; skips where npm is not, or does not reach its registry."""
+    """Give a folder with @aws-sdk/client-iot, through npm; asked for only where npm is."""
 
     def make(folder: Path) -> None:
         npm = shutil.which("npm")

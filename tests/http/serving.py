@@ -18,9 +18,16 @@ _LISTENING = re.compile(rb"listening at (http://\S+):")
 @contextmanager
 def serving(*args: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
     """Start the server at a port of its own; gives its URL, and ends it. What it wrote must name no traceback."""
+    with running(*args, environment=environment) as (url, _):
+        yield url
+
+
+@contextmanager
+def running(*args: str, environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
+    """Do as `serving` does, and give the number of its process too."""
     process = processes.start("serve", "--port", "0", *args, env={**os.environ, **(environment or {})})
     try:
-        yield _address(process)
+        yield _address(process), process.pid
     finally:
         process.terminate()
         code, _, err = processes.finish(process, timeout_s=30)
@@ -77,7 +84,13 @@ async def asking(
     }
     sent: list[Mapping[str, Any]] = []
 
+    received = False
+
     async def receive() -> Mapping[str, Any]:
+        nonlocal received
+        if received:
+            await asyncio.Event().wait()  # nobody goes away
+        received = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Mapping[str, Any]) -> None:

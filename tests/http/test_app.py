@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -242,6 +243,26 @@ def test_questions_that_come_at_once_are_each_told_their_own_answer(url: str, in
         assert [one.body for one in told] == [one.body for one in one_by_one] * 50
         assert [one.status for one in told] == [200, 200, 404, 400] * 50
     found.close()
+
+
+def test_a_question_that_takes_long_holds_up_the_end_for_a_while_only(url: str) -> None:
+    found = Readers(lambda: open_history(url), parse_url(url))
+    begun, ends = threading.Event(), threading.Event()
+
+    def slow(_: History) -> None:
+        begun.set()
+        ends.wait()
+
+    async def end() -> bool:
+        asked = asyncio.ensure_future(found.elsewhere(slow))
+        await asyncio.to_thread(begun.wait)
+        is_over = found.close(patience_s=0.05)
+        ends.set()
+        await asked
+        return is_over
+
+    assert asyncio.run(end()) is False
+    assert found.close()
 
 
 def test_what_is_learned_is_answered_by_the_next_question(tmp_path: Path) -> None:
