@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from store.schema import RULES
 
-FORMAT = 3  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
+FORMAT = 4  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
 
 EVER_MS = 1 << 62
-CUT_MS = (
-    30 * 24 * 3_600_000
-)  # the stretches are listed by so much time, so that a question reads that of its window
+CUT_MS = 7 * 24 * 3_600_000  # stretches are listed by so much time: a question reads that of its window
 OBSERVED, INFERRED, UNKNOWN = 2, 1, 0  # kept.stretches.certainty
 
 # What is loaded: files of rows in this order of columns. Those of numbers are CSV, those that hold names NDJSON.
