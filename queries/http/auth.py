@@ -53,17 +53,26 @@ class Gate:
 
     def admit(self, request: Request) -> str:
         """Give the caller's name: a key id, a token's name, or the address. Raises Refusal."""
+        caller = self.caller_of(request)
+        return self.signer_of(request) if caller is None else caller
+
+    def caller_of(self, request: Request) -> str | None:
+        """Give the caller's name where it takes no body to tell; None: `signer_of` tells. Raises Refusal."""
         named = request.named
         if len(named) != len(request.headers):
             request.header("host")
         if b"origin" in named or b"sec-fetch-site" in named:
             _check_browser(request)
         if self._credentials:
-            return self._authenticated(request)
+            return self._bearer_of(request)
         host = named.get(b"host", b"")
         if host not in self._hosts:
             self._check_host(host)
         return request.peer
+
+    def signer_of(self, request: Request) -> str:
+        """Give the id of the key that signed a request, its body included. Raises Refusal."""
+        return verified_key(request, self._credentials.secrets, region=self._region, now_ms=self._clock())
 
     def _check_host(self, host: bytes) -> None:
         if not is_loopback(host_of(host.decode("latin-1"))):
@@ -75,7 +84,7 @@ class Gate:
         if len(self._hosts) < MOST_HOSTS:
             self._hosts.add(host)
 
-    def _authenticated(self, request: Request) -> str:
+    def _bearer_of(self, request: Request) -> str | None:
         told = request.all_of("authorization")
         if "x-amz-signature" in request.query.lower():
             raise Refusal(
@@ -93,7 +102,7 @@ class Gate:
         scheme, _, token = told[0].partition(" ")
         if scheme.lower() == "bearer":
             return self._bearer(token.strip())
-        return verified_key(request, self._credentials.secrets, region=self._region, now_ms=self._clock())
+        return None
 
     def _bearer(self, token: str) -> str:
         told, found = digest(token), None

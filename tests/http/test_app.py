@@ -16,9 +16,10 @@ from ingest.writer import Writer
 from queries.history import History, open_history
 from queries.http.app import App
 from queries.http.auth import Gate
-from queries.http.credentials import Credentials
-from queries.http.limits import MOST_BODY, Rate
+from queries.http.credentials import Credentials, digest
+from queries.http.limits import MOST_BODY, SMALL_BODY, Bodies, Rate
 from queries.http.log import AccessLog
+from queries.http.messages import Refusal
 from queries.http.paths import Target, target_of
 from queries.http.readers import Readers
 from queries.times import iso
@@ -26,11 +27,12 @@ from store.clock import system_clock
 from store.engine import open_writer, parse_url
 from store.model import Learned
 from tests.builders import T0, connect
-from tests.http.answers import HOUR_MS, at, fill
+from tests.http.answers import HOUR_MS, TOKEN, at, fill
 from tests.http.serving import Told, ask, asking
 
 UP = b'{"thingName":"pump-17","connected":true,"timestamp":%d.007,"disconnectReason":"NONE"}' % (T0 // 1000)
 OPERATION = "/things/pump-17/connectivity-data"
+CLOSED = Credentials(tokens={"grafana": digest(TOKEN)})
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,12 @@ def test_a_body_that_is_no_object_is_refused(app: App, body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"content-length": str(MOST_BODY + 1)}, {"transfer-encoding": "chunked"}, {"content-length": "-1"}],
+    [
+        {"content-length": str(MOST_BODY + 1)},
+        {"transfer-encoding": "chunked"},
+        {"content-length": "-1"},
+        {"content-length": "0" * 5_000 + "2"},
+    ],
 )
 def test_a_body_that_is_too_large_is_refused(app: App, headers: dict[str, str]) -> None:
     sent = [*headers.items()]
@@ -171,6 +178,63 @@ def _ask_in_parts(app: App, headers: list[tuple[str, str]], parts: list[bytes]) 
 
 def test_a_body_that_ends_before_its_end_is_refused(app: App) -> None:
     assert _ask_in_parts(app, [("content-length", "10")], [b"{"]).status == 400
+
+
+class _Never:
+    """An application whose caller sends a head, and never a body."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def receive_nothing() -> Any:
+            raise AssertionError("the body was waited for")
+
+        await self._app(scope, receive_nothing, send)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "headers", "error"),
+    [
+        (Credentials(), {"host": "evil.example"}, (403, "ForbiddenException")),
+        (Credentials(), {"origin": "http://evil.example"}, (403, "ForbiddenException")),
+        (CLOSED, {}, (401, "MissingAuthenticationTokenException")),
+        (CLOSED, {"authorization": "Bearer wrong"}, (401, "UnauthorizedException")),
+    ],
+)
+def test_the_body_of_who_may_not_ask_is_not_waited_for(
+    readers: Readers, credentials: Credentials, headers: dict[str, str], error: tuple[int, str]
+) -> None:
+    app = App(readers, Gate(credentials, region=None, clock=system_clock))
+    assert error_of(ask(_Never(app), OPERATION, headers={**headers, "content-length": "9"})) == error
+
+
+def test_bodies_that_come_at_once_share_a_room_beyond_what_is_small() -> None:
+    bodies = Bodies(room=1_000)
+
+    async def read(*sizes: int) -> list[bytes | BaseException]:
+        """Read bodies of which the last byte comes once all have come so far, or were refused."""
+        others = asyncio.Event()
+
+        async def one(size: int) -> bytes:
+            parts = [b"a" * (size - 1), b"b"]
+
+            async def receive() -> Any:
+                if len(parts) == 1:
+                    asyncio.get_running_loop().call_later(0.01, others.set)
+                    await others.wait()
+                return {"body": parts.pop(0), "type": "http.request", "more_body": bool(parts)}
+
+            return await bodies.read({}, receive)
+
+        return await asyncio.gather(*map(one, sizes), return_exceptions=True)
+
+    large = SMALL_BODY + 1_000
+    first, second, third = asyncio.run(read(large, large, SMALL_BODY))
+    refused = [one for one in (first, second) if isinstance(one, Refusal)]
+    assert [one.status for one in refused] == [503]
+    assert third == b"a" * (SMALL_BODY - 1) + b"b"
+    assert isinstance(asyncio.run(read(large))[0], bytes)  # what was taken is given back
 
 
 # --- What goes wrong inside ---------------------------------------------------------------------------------
