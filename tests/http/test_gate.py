@@ -112,6 +112,8 @@ def test_a_private_file_and_the_environment_are_read_together(tmp_path: Path) ->
         (f'[keys]\na = "{TOKEN}', 0o600, "is no TOML"),
         (f'[secrets]\na = "{TOKEN}"', 0o600, "may have"),
         (f'keys = "{TOKEN}"', 0o600, "must be a table"),
+        ("", 0o600, "holds no credentials"),
+        ("[keys]\n[tokens]\n", 0o600, "holds no credentials"),
         ('[tokens]\na = "short"', 0o600, "20 or more"),
         ("[tokens]\na = 12345678901234567890123", 0o600, "20 or more"),
         (f'[tokens]\n"a b" = "{TOKEN}"', 0o600, "is no name"),
