@@ -1,7 +1,8 @@
 """Who may ask, request by request: a signature or a token where there are credentials, else loopback alone.
 
 A browser is no caller here: what bears a foreign Origin, or says that it comes from another site, is refused, and no
-answer ever allows one. Without credentials the Host must be loopback too, so that no rebound name reaches the history.
+answer ever allows one. Without credentials the Host must be loopback too, so that no rebound name reaches the history,
+and no proxy may stand in between, which lets in whoever reaches it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from queries.http.sigv4 import verified_key
 from store.clock import Clock
 
 MOST_HOSTS = 100  # remembered
+# What proxies add; nginx adds none of itself, and names its upstream in Host.
+_PROXIED = frozenset(
+    (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
+)
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 
 
@@ -68,6 +73,12 @@ class Gate:
         host = named.get(b"host", b"")
         if host not in self._hosts:
             self._check_host(host)
+        if not _PROXIED.isdisjoint(named):
+            raise Refusal(
+                403,
+                "ForbiddenException",
+                "Without credentials this server answers this machine alone; behind a proxy give it --credentials.",
+            )
         return request.peer
 
     def signer_of(self, request: Request) -> str:
