@@ -1,7 +1,9 @@
 """Who reads the store for the server: one history in the event loop for what SQLite answers at once, one a thread else.
 
 A seek in SQLite takes less than handing it to a thread; a PostgreSQL is waited for in threads, where questions that
-came together share a snapshot. A history whose connection broke is thrown away, and the next question opens another.
+came together share a snapshot. What costs a few seeks, what reads much, and what waits for a listener to take it have
+threads of their own: none is waited for by another. A history whose connection broke is thrown away, and the next
+question opens another.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from store.engine import translated
 from store.errors import AnswerError, StoreError, UsageError
 
 T = TypeVar("T")
-THREADS = 4  # each has a connection, and on SQLite a cache of 32 MiB; Python runs in one of them at a time
-MOST_WAITING = 1_000  # questions that no thread has taken up yet
+# For what reads much, and as many for what is sent. Each has a connection, and on SQLite a cache of 32 MiB; Python runs
+# in one of them at a time.
+THREADS = 4
+MOST_WAITING = 1_000  # questions that are not answered yet
 BATCH = 64  # questions answered from one snapshot
 BATCHES = 2  # at a time: one waits for the server while the other is worked on
 
@@ -34,11 +38,12 @@ class Readers:
         self._open = open_one
         self._url = url
         self.answers_in_loop = url.get_backend_name() == "sqlite"
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+        self._seeking = ThreadPoolExecutor(BATCHES, thread_name_prefix="seeker")
+        self._reading = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+        self._sending = ThreadPoolExecutor(threads, thread_name_prefix="sender")
         self._local = threading.local()
         self._opened: set[History] = set()
         self._lock = threading.Lock()
-        self._threads = threads
         self._running = 0
         self._is_holding = False
         self._waiting: list[tuple[Callable[[History], Any], asyncio.Future[Any]]] = []
@@ -100,7 +105,7 @@ class Readers:
         batch = self._waiting[:BATCH]
         del self._waiting[:BATCH]
         asyncio.get_running_loop().run_in_executor(
-            self._pool, self._answer_all, [question for question, _ in batch]
+            self._seeking, self._answer_all, [question for question, _ in batch]
         ).add_done_callback(lambda done: self._deliver(batch, done))
 
     def _answer_all(self, questions: Sequence[Callable[[History], Any]]) -> list[Any]:
@@ -136,17 +141,24 @@ class Readers:
 
     async def elsewhere(self, question: Callable[[History], T]) -> T:
         """Answer in a thread. Raises Refusal where too many wait for one already."""
-        if self._running >= self._threads + MOST_WAITING:
+        return await self._in_thread_of(self._reading, question)
+
+    async def while_sent(self, question: Callable[[History], T]) -> T:
+        """Answer in a thread that may wait for a listener. Raises Refusal where too many wait for one already."""
+        return await self._in_thread_of(self._sending, question)
+
+    async def _in_thread_of(self, pool: ThreadPoolExecutor, question: Callable[[History], T]) -> T:
+        if self._running >= MOST_WAITING:
             raise Refusal(400, "ThrottlingException", "Rate exceeded: too many questions at once")
         self._running += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self.here, question)
+            return await asyncio.get_running_loop().run_in_executor(pool, self.here, question)
         finally:
             self._running -= 1
 
     def close(self, *, patience_s: float = 5) -> bool:
         """Wait for what runs, and close every history; gives False where it runs on, and nothing is closed."""
-        waiting = threading.Thread(target=lambda: self._pool.shutdown(cancel_futures=True), daemon=True)
+        waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
         waiting.join(patience_s)
         if waiting.is_alive():
@@ -156,3 +168,7 @@ class Readers:
         for history in opened:
             history.close()
         return True
+
+    def _shut_down(self) -> None:
+        for pool in (self._seeking, self._reading, self._sending):
+            pool.shutdown(cancel_futures=True)

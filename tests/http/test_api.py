@@ -18,7 +18,7 @@ from queries.http.auth import Gate
 from queries.http.credentials import Credentials
 from queries.http.endpoints import ENDPOINTS
 from queries.http.event_stream import EventStream
-from queries.http.readers import Readers
+from queries.http.readers import THREADS, Readers
 from queries.news import Position
 from queries.times import iso
 from store.clock import system_clock
@@ -248,6 +248,41 @@ def test_what_goes_wrong_in_a_stream_is_told_in_its_last_line(
     assert len(told) > 500
     assert last["error"] == "InternalFailureException"
     assert "secret" not in last["message"]
+
+
+def test_who_takes_no_more_of_a_stream_holds_up_nobody_else(url: str) -> None:
+    app, readers, _ = app_over(url)
+
+    class Stalled:
+        """Passes on a head, and lets go of what is sent only in the end."""
+
+        def __init__(self) -> None:
+            self.begun, self.ends = asyncio.Event(), asyncio.Event()
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def send_slowly(message: Mapping[str, Any]) -> None:
+                if message["type"] == "http.response.body":
+                    self.begun.set()
+                    await self.ends.wait()
+                await send(message)
+
+            await app(scope, receive, send_slowly)
+
+    async def scenario() -> None:
+        stalled = [Stalled() for _ in range(THREADS)]
+        more: dict[str, Any] = {"method": "GET", "headers": {"accept": "application/x-ndjson"}}
+        query = f"from={iso(T0)}&to={iso(T0 + HOUR_MS)}&bucket=1s"
+        told = [asyncio.ensure_future(asking(one, "/api/v1/series", query=query, **more)) for one in stalled]
+        async with asyncio.timeout(20):
+            for one in stalled:
+                await one.begun.wait()
+            assert (await asking(app, "/api/v1/outages", method="GET", query="from=-1h")).status == 200
+        for one in stalled:
+            one.ends.set()
+        assert {len(lines(each)) for each in await asyncio.gather(*told)} == {3_601}
+
+    asyncio.run(scenario())
+    readers.close()
 
 
 # --- Events -------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from queries.http.limits import MOST_BODY, SMALL_BODY, Bodies, Rate
 from queries.http.log import AccessLog
 from queries.http.messages import Refusal
 from queries.http.paths import Target, target_of
-from queries.http.readers import Readers
+from queries.http.readers import THREADS, Readers
 from queries.times import iso
 from store.clock import system_clock
 from store.engine import open_writer, parse_url
@@ -327,6 +327,30 @@ def test_a_question_that_takes_long_holds_up_the_end_for_a_while_only(url: str) 
 
     assert asyncio.run(end()) is False
     assert found.close()
+
+
+def test_point_answers_reports_and_streams_do_not_wait_for_each_other(url: str) -> None:
+    found = Readers(lambda: open_history(url), parse_url(url))
+    found.answers_in_loop = False
+    ways = (found.soon, found.elsewhere, found.while_sent)
+
+    async def answers_beside(way: Any) -> None:
+        """Answer in the other ways while all threads of one are busy."""
+        ends = threading.Event()
+        slow = [asyncio.ensure_future(way(lambda _: ends.wait())) for _ in range(2 * THREADS)]
+        try:
+            await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                for other in ways:
+                    if other != way:
+                        assert await other(lambda history: history.realm) == "default"
+        finally:
+            ends.set()
+        await asyncio.gather(*slow)
+
+    for way in ways:
+        asyncio.run(answers_beside(way))
+    found.close()
 
 
 def test_what_is_learned_is_answered_by_the_next_question(tmp_path: Path) -> None:
