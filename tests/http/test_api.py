@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import thingline
+from ingest.forget import forget
 from ingest.writer import Writer
 from queries.history import History, open_history
 from queries.http.api import Api
@@ -400,6 +401,33 @@ def test_streams_end_when_the_server_does(url: str) -> None:
             await asyncio.gather(*(one._task for one in heard))
 
     asyncio.run(scenario())
+    readers.close()
+
+
+def test_what_was_forgotten_is_not_told_to_who_comes_back(new_shared_url: Any) -> None:
+    url = new_shared_url()
+    fill(url)
+    app, readers, events = app_over(url)
+
+    async def scenario() -> None:
+        stays = Heard(app)
+        await new_has_begun(stays)
+        begin = stays.text.split("id: ")[1].split()[0]
+        with open_writer(parse_url(url)) as store, Writer(store) as writer:
+            writer.write(
+                [Learned(connect(T0 + 50 * HOUR_MS, client_id="n-1", session="a"), 0)], source="test"
+            )
+        ((_, _, told),) = await stays.until(1)
+        assert told["thingName"] == "n-1"
+        with open_writer(parse_url(url)) as store:
+            forget(store, "n-1", realm="default")
+        comes_back = Heard(app, f"after={begin}")
+        await comes_back.until(1)
+        assert "n-1" not in comes_back.text
+        await asyncio.gather(stays.leave(), comes_back.leave())
+
+    asyncio.run(scenario())
+    events.close()
     readers.close()
 
 
