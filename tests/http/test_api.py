@@ -24,7 +24,7 @@ from queries.news import Position
 from queries.times import iso
 from store.clock import system_clock
 from store.engine import open_writer, parse_url
-from store.model import Learned
+from store.model import Evidence, Learned, Watch
 from tests.builders import T0, connect, disconnect
 from tests.http.answers import BEGINS_MS, HOUR_MS, fill
 from tests.http.serving import Told, ask, asking
@@ -218,6 +218,28 @@ def test_what_cannot_be_answered_is_a_problem(app: App, question: str, status: i
         assert (value["status"], value["code"]) == (status, code)
         assert value["requestId"] == told.headers["x-amzn-requestid"]
         assert "--" not in value["detail"]
+
+
+def test_nothing_is_told_of_another_realm(new_shared_url: Any) -> None:
+    url = new_shared_url()
+    fill(url)
+    with open_writer(parse_url(url)) as store, Writer(store, realm="other") as writer:
+        known: list[Evidence] = [
+            connect(T0 + 5_000, client_id="hidden-1", session="h"),
+            disconnect(T0 + 9_000, client_id="hidden-1", session="h"),
+            connect(T0 + 10_000, client_id="hidden-1", session="i"),
+            connect(T0 + 1, client_id="hidden-2")._replace(thing_name="hidden-3"),
+            Watch("hidden-queue", T0, T0 + 10_000),
+        ]
+        writer.write([Learned(one, 0) for one in known], source="hidden-queue")
+    app, readers, _ = app_over(url)
+    for question in SAME:
+        told = get(app, question)
+        assert b"hidden" not in told.body, question
+        assert told.status == (400 if question.startswith("coverage") else 200), question
+    for question in (f"at?thing=hidden-1&at={AT}", "history?thing=hidden-1", "sessions?thing=hidden-3"):
+        assert get(app, question).status == 404
+    readers.close()
 
 
 def test_another_method_is_told_which(app: App) -> None:
