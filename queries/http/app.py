@@ -235,9 +235,7 @@ def _members(operation: Operation, request: Request) -> dict[str, Any]:
 
 def _complain(error: Exception, request_id: str) -> None:
     """Tell the log what went wrong inside; of a store that does not answer, one line."""
-    if isinstance(error, StoreError):
-        print(f"thingline: {request_id}: {ascii(str(error))[1:-1]}", file=sys.stderr)
-    else:
-        print(
-            f"thingline: {request_id}: {''.join(traceback.format_exception(error))}", file=sys.stderr, end=""
-        )
+    ours = isinstance(error, StoreError)
+    told = f"{ascii(str(error))[1:-1]}\n" if ours else "".join(traceback.format_exception(error))
+    with suppress(OSError):  # whoever read the log went away; the caller is answered all the same
+        print(f"thingline: {request_id}: {told}", file=sys.stderr, end="")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from queries.http.app import App
 from queries.http.auth import Gate
 from queries.http.credentials import Credentials, digest
 from queries.http.limits import MOST_BODY, SMALL_BODY, Bodies, Rate
-from queries.http.log import AccessLog
+from queries.http.log import MOST_PATH, AccessLog
 from queries.http.messages import Refusal
 from queries.http.paths import Target, target_of
 from queries.http.readers import THREADS, Readers
@@ -255,6 +257,22 @@ def test_an_error_of_ours_is_told_to_the_log_alone(
     assert told.headers["x-amzn-requestid"] in err
 
 
+def test_an_error_is_answered_though_nobody_reads_the_log(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    reads, writes = os.pipe()
+    os.close(reads)
+    monkeypatch.setattr(History, "connection", fails)
+    with open(writes, "w", buffering=1) as broken:
+        monkeypatch.setattr("sys.stderr", broken)
+        told = ask(app, OPERATION)
+        monkeypatch.undo()
+        with suppress(BrokenPipeError):
+            broken.close()
+    assert error_of(told) == (500, "InternalFailureException")
+
+
 def test_a_store_that_went_away_is_unavailable_and_its_place_is_not_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -400,6 +418,14 @@ def test_the_log_has_a_line_for_each_request_and_no_secret(readers: Readers) -> 
         "caller": "127.0.0.1",
         "status": 200,
     }
+
+
+def test_the_log_writes_no_path_that_a_terminal_obeys_or_that_fills_it(readers: Readers) -> None:
+    out = StringIO()
+    app = app_of(readers, log=AccessLog(out, redact_names=False, clock=lambda: T0).write)
+    ask(app, "/things/a\xc2\x9b31m%2F\x7f/" + "b" * 60_000)
+    assert out.getvalue().isascii()
+    assert json.loads(out.getvalue())["path"] == ("/things/a%C2%9B31m%2F%7F/" + "b" * (MOST_PATH - 19))
 
 
 def test_the_log_leaves_names_out_where_that_is_wanted(readers: Readers) -> None:
