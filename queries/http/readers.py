@@ -9,6 +9,7 @@ question opens another.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,8 @@ from sqlalchemy.engine import URL
 
 from queries.history import History
 from queries.http.messages import Refusal
-from store.engine import translated
-from store.errors import AnswerError, StoreError, UsageError
+from store.engine import masked, translated
+from store.errors import AnswerError, StoreError, StoreUnreachable, UsageError
 
 T = TypeVar("T")
 # For what reads much, and as many for what is sent. Each has a connection, and on SQLite a cache of 32 MiB; Python runs
@@ -29,6 +30,17 @@ THREADS = 4
 MOST_WAITING = 1_000  # questions that are not answered yet
 BATCH = 64  # questions answered from one snapshot
 BATCHES = 2  # at a time: one waits for the server while the other is worked on
+
+
+def _file_of(url: URL) -> tuple[int, int] | None:
+    """Tell which file a SQLite store is in; None: there is none."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    try:
+        found = os.stat(url.database or "")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Readers:
@@ -46,6 +58,7 @@ class Readers:
         self._lock = threading.Lock()
         self._running = 0
         self._is_holding = False
+        self._file: tuple[int, int] | None = None
         self._waiting: list[tuple[Callable[[History], Any], asyncio.Future[Any]]] = []
         self._batches = 0
 
@@ -69,6 +82,7 @@ class Readers:
         """Answer in this thread. Raises as the question does, and StoreError where the store fails."""
         history: History | None = getattr(self._local, "history", None)
         try:
+            self._check_file()
             if history is None:
                 history = self._local.history = self._open()
                 with self._lock:
@@ -80,6 +94,16 @@ class Readers:
             self._drop(history)  # its connection may be broken, or inside a snapshot
             with translated(self._url):
                 raise
+
+    def _check_file(self) -> None:
+        """Refuse another file than that of the first question: half of a server would go on with the old one."""
+        file = _file_of(self._url)
+        if self._file is None:
+            self._file = file
+        elif file != self._file:
+            raise StoreUnreachable(
+                f"The file of {masked(self._url)} is not the one that this server began with; restart the server."
+            )
 
     def _drop(self, history: History | None) -> None:
         self._local.history = None

@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 
 from ingest.writer import Writer
+from queries.fleet_reads import FleetReads
 from queries.history import History, open_history
 from queries.http.app import App
 from queries.http.auth import Gate
 from queries.http.credentials import Credentials, digest
+from queries.http.fleet import fleet_operations
 from queries.http.limits import MOST_BODY, SMALL_BODY, Bodies, Rate
 from queries.http.log import MOST_PATH, AccessLog
 from queries.http.messages import Refusal
+from queries.http.operations import OPERATIONS
 from queries.http.paths import Target, target_of
 from queries.http.readers import THREADS, Readers
 from queries.times import iso
@@ -283,6 +286,30 @@ def test_a_store_that_went_away_is_unavailable_and_its_place_is_not_told(
     assert error_of(told) == (503, "ServiceUnavailableException")
     assert b"gone.db" not in told.body
     assert "gone.db" in capsys.readouterr().err
+
+
+def test_a_store_that_was_put_in_the_place_of_another_is_not_answered_from_half_of_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, old, new = (tmp_path / name for name in ("store.db", "old.db", "new.db"))
+    fill(str(place))
+    fill(str(new))
+    found = Readers(lambda: open_history(str(place)), parse_url(str(place)))
+    app = app_of(found, operations=(*OPERATIONS, *fleet_operations(FleetReads(b"key"))))
+    both: list[tuple[str, dict[str, Any]]] = [
+        (OPERATION, {}),
+        ("/indices/search", {"body": b'{"queryString":"*"}'}),
+    ]
+    assert {ask(app, path, **more).status for path, more in both} == {200}
+    place.rename(old)
+    for after in (lambda: None, lambda: new.rename(place)):
+        after()
+        for path, more in both:
+            assert error_of(ask(app, path, **more)) == (503, "ServiceUnavailableException")
+            assert "restart the server" in capsys.readouterr().err
+    old.rename(place)
+    assert {ask(app, path, **more).status for path, more in both} == {200}
+    found.close()
 
 
 def test_a_history_whose_connection_broke_is_opened_again(
