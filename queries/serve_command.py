@@ -97,7 +97,8 @@ def serve(
     def open_one() -> Any:
         return open_history(url, realm=realm, tz=tz)
 
-    open_one().close()  # a store that cannot be opened is told now
+    with open_one() as first:  # a store that cannot be opened is told now
+        realms = first.realms()
     from secrets import token_bytes
     from time import monotonic
 
@@ -117,6 +118,8 @@ def serve(
     from store.clock import system_clock
     from store.engine import masked, parse_url
 
+    if realms and realm not in realms:
+        say(f"the store holds nothing of realm {realm} yet: no thing is found. It holds {', '.join(realms)}")
     readers = Readers(open_one, parse_url(url))
     events = EventStream(readers)
     gate = Gate(known, region=region, clock=system_clock)

@@ -212,6 +212,16 @@ def test_who_never_ends_a_request_does_not_make_a_failure_of_the_end(store: str)
     assert (code, err) == (0, "")
 
 
+def test_a_realm_of_which_nothing_is_held_is_told(store: str) -> None:
+    process = processes.start("serve", "--port", "0", "--store", store, "--realm", "defualt")
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    address_of(process)
+    process.terminate()
+    processes.finish(process)
+    assert first == b"the store holds nothing of realm defualt yet: no thing is found. It holds default\n"
+
+
 def test_a_port_that_is_taken_is_told(store: str, address: tuple[str, int]) -> None:
     code, _, err = processes.run("serve", "--port", str(address[1]), "--store", store)
     assert (code, "cannot be listened at: Address already in use" in err) == (2, True)
