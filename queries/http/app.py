@@ -135,10 +135,10 @@ class App:
             b"",
             scope["client"][0] if scope.get("client") else "",
         )
-        caller = self._gate.caller_of(request)
         if has_body(named):
+            self._gate.caller_of(request)  # refuses whoever may not ask whatever the body is
             request = request._replace(body=await self._bodies.read(named, receive))
-        asked.caller = caller = self._gate.signer_of(request) if caller is None else caller
+        asked.caller = caller = self._gate.admit(request)
         if self._rate is not None:
             self._rate.take(caller)
         if self._api is not None and raw_path.startswith(PREFIX):

@@ -59,10 +59,12 @@ class Gate:
     def admit(self, request: Request) -> str:
         """Give the caller's name: a key id, a token's name, or the address. Raises Refusal."""
         caller = self.caller_of(request)
-        return self.signer_of(request) if caller is None else caller
+        if caller is not None:
+            return caller
+        return verified_key(request, self._credentials.secrets, region=self._region, now_ms=self._clock())
 
     def caller_of(self, request: Request) -> str | None:
-        """Give the caller's name where it takes no body to tell; None: `signer_of` tells. Raises Refusal."""
+        """Give the caller's name where it takes no body to tell; None: the signature tells. Raises Refusal."""
         named = request.named
         if len(named) != len(request.headers):
             request.header("host")
@@ -80,10 +82,6 @@ class Gate:
                 "Without credentials this server answers this machine alone; behind a proxy give it --credentials.",
             )
         return request.peer
-
-    def signer_of(self, request: Request) -> str:
-        """Give the id of the key that signed a request, its body included. Raises Refusal."""
-        return verified_key(request, self._credentials.secrets, region=self._region, now_ms=self._clock())
 
     def _check_host(self, host: bytes) -> None:
         if not is_loopback(host_of(host.decode("latin-1"))):
