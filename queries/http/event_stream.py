@@ -73,9 +73,7 @@ class EventStream:
 
     async def _events(self, position: Position, things: frozenset[str]) -> AsyncIterator[bytes]:
         self._listeners += 1
-        if self._looking is None or self._looking.done():
-            self._forget()
-            self._looking = asyncio.create_task(self._look())
+        self._look_again()
         try:
             yield f"retry: 2000\nid: {position}\n\n".encode()  # where to resume, though nothing happens
             beat_s = time.monotonic() + self._beat_s
@@ -86,13 +84,21 @@ class EventStream:
                     yield chunk
                     beat_s = time.monotonic() + self._beat_s
                 if time.monotonic() >= beat_s:
+                    self._look_again()
                     yield f": alive\nid: {position}\n\n".encode()
                     beat_s = time.monotonic() + self._beat_s
         finally:
             self._listeners -= 1
             if not self._listeners and self._looking is not None:
                 self._looking.cancel()
+                self._looking = None  # it ends later, and whoever comes in between must be looked for
                 self._forget()
+
+    def _look_again(self) -> None:
+        """See that somebody looks at the store, whatever became of who did."""
+        if self._looking is None or self._looking.done():
+            self._forget()
+            self._looking = asyncio.create_task(self._look())
 
     def _forget(self) -> None:
         self._until, self._held = None, 0

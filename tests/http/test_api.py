@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -450,6 +451,28 @@ def test_what_was_forgotten_is_not_told_to_who_comes_back(new_shared_url: Any) -
 
     asyncio.run(scenario())
     events.close()
+    readers.close()
+
+
+def test_who_comes_as_the_last_one_leaves_hears_what_is_learned(tmp_path: Path) -> None:
+    url = str(tmp_path / "store.db")
+    fill(url)
+    _, readers, events = app_over(url)
+
+    async def scenario() -> bytes:
+        first, second = await events.open(None, ()), await events.open(None, ())
+        await anext(first)
+        await first.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await anext(second)
+        with open_writer(parse_url(url)) as store, Writer(store) as writer:
+            writer.write([Learned(connect(T0 + 50 * HOUR_MS, client_id="n-1"), 0)], source="test")
+        async with asyncio.timeout(20):
+            while (heard := await anext(second)).startswith(b": alive"):
+                pass
+        events.close()
+        return heard
+
+    assert b"n-1" in asyncio.run(scenario())
     readers.close()
 
 
