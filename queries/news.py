@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Self
 
 from store.answer import Asker, Seen, is_legal
+from store.care import Care
 from store.errors import IndexNotReady, UsageError
 from store.identity import client_of
 
@@ -49,19 +50,20 @@ class Learned(NamedTuple):
 
 
 class News(NamedTuple):
-    """What was learned, ascending, and where to go on."""
+    """What was learned, ascending, and where to go on; `care`: what had been taken out of the store by then."""
 
     learned: list[Learned]
     until: Position
+    care: Care
 
 
 def news_after(asker: Asker, after: Position | None, known_at: int, most: int) -> News:
     """Tell what was learned after a position, up to a watermark. Raises IndexNotReady."""
     if after is None or after.learned_at > known_at:
-        return News([], Position(known_at) if after is None else after)
+        return News([], Position(known_at) if after is None else after, asker.care)
     end = Position(known_at)
     if after >= end:
-        return News([], after)
+        return News([], after, asker.care)
     if after.learned_at < asker.known_from_ms and asker.care.known_horizon_ms > after.learned_at:
         raise IndexNotReady("What was learned then was purged; begin anew without a position.")
     rows = asker.rows("learned_after", realm=asker.realm, known_at=known_at, most=most, **after._asdict())
@@ -73,7 +75,7 @@ def news_after(asker: Asker, after: Position | None, known_at: int, most: int) -
         learned.append(
             Learned(position, _thing(asker, client_no, client_id, seen, known_at), client_id, seen)
         )
-    return News(learned, learned[-1].position if len(rows) == most else end)
+    return News(learned, learned[-1].position if len(rows) == most else end, asker.care)
 
 
 def _thing(asker: Asker, client_no: int, client_id: str, seen: Seen, known_at: int) -> str | None:

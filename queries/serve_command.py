@@ -19,13 +19,15 @@ from store.options import described, realm_option, store_option
     **described(
         "Answer AWS clients about the past: GetThingConnectivityData, SearchIndex, ListThings, DescribeThing and"
         " aggregations as of any instant, to AWS CLI, boto3 and AWS's SDKs as they are (docs/search.md). The instant,"
-        " and that of knowing, stand in the endpoint's URL: http://HOST:PORT[/at/TIME][/known-at/TIME]. On loopback no"
-        " credentials are needed; anywhere else, signatures of key pairs or bearer tokens (docs/serve.md).",
+        " and that of knowing, stand in the endpoint's URL: http://HOST:PORT[/at/TIME][/known-at/TIME]. What the"
+        " commands print with --json, reports too, is at /api/v1. On loopback no credentials are needed; anywhere else,"
+        " signatures of key pairs or bearer tokens (docs/serve.md).",
         "thingline serve",
         "thingline serve --port 0 --access-log --redact-names",
         "thingline serve --host 0.0.0.0 --credentials credentials.toml --region eu-west-1",
         "aws iot get-thing-connectivity-data --thing-name pump-17"
         " --endpoint-url http://localhost:8080/at/2026-11-01T03:12:00Z --no-sign-request --region eu-west-1",
+        "curl 'http://localhost:8080/api/v1/outages?from=-24h'",
     ),
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
@@ -95,7 +97,8 @@ def serve(
     def open_one() -> Any:
         return open_history(url, realm=realm, tz=tz)
 
-    open_one().close()  # a store that cannot be opened is told now
+    with open_one() as first:  # a store that cannot be opened is told now
+        realms = first.realms()
     from secrets import token_bytes
     from time import monotonic
 
@@ -115,6 +118,8 @@ def serve(
     from store.clock import system_clock
     from store.engine import masked, parse_url
 
+    if realms and realm not in realms:
+        say(f"the store holds nothing of realm {realm} yet: no thing is found. It holds {', '.join(realms)}")
     readers = Readers(open_one, parse_url(url))
     events = EventStream(readers)
     gate = Gate(known, region=region, clock=system_clock)

@@ -51,6 +51,15 @@ _PUBLIC_OPTIONS = frozenset(
     {"application_name", "connect_timeout", "dbname", "host", "hostaddr", "port", "service", "sslmode"}
     | {"target_session_attrs", "user"}
 )
+# How long a server that is cut off is waited for, where the URL does not say: libpq would wait a quarter of an hour for
+# what was asked of it, and two hours for what it was to answer.
+_PATIENCE = {
+    "connect_timeout": 10,  # s
+    "keepalives_idle": 30,  # s
+    "keepalives_interval": 10,  # s
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # ms
+}
 # What libpq takes and we do not; as a path it would be printed, password and all.
 _CONNINFO = re.compile(r"postgres(?:ql)?(?:\+\w+)?:|(?:.*\W)?password\s*=", re.DOTALL)
 
@@ -321,7 +330,7 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         return sa.create_engine(
             url,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 10},
+            connect_args={name: value for name, value in _PATIENCE.items() if name not in url.query},
             hide_parameters=True,  # names and addresses have no business in an error
         )
     except ArgumentError:

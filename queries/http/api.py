@@ -92,7 +92,7 @@ class Api:
         """Begin a stream; what is refused before its first line is refused as such."""
         channel = Channel(asyncio.get_running_loop())
         running = asyncio.ensure_future(
-            self._readers.elsewhere(lambda history: _send(history, endpoint, values, channel))
+            self._readers.while_sent(lambda history: _send(history, endpoint, values, channel))
         )
         first = asyncio.ensure_future(channel.get())
         await asyncio.wait({running, first}, return_when=asyncio.FIRST_COMPLETED)

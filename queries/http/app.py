@@ -22,7 +22,7 @@ from queries.history import History
 from queries.http.api import PREFIX, Api
 from queries.http.auth import Gate
 from queries.http.channel import PATIENCE_S
-from queries.http.limits import Rate, body_of, has_body
+from queries.http.limits import Bodies, Rate, has_body
 from queries.http.messages import (
     SECURE,
     Refusal,
@@ -67,6 +67,7 @@ class App:
         self._gate = gate
         self._rate = rate
         self._log = log
+        self._bodies = Bodies()
         self._api = api
         self._routes = Routes(operations)
         self._ids = uuid.uuid4().hex[:20]
@@ -131,12 +132,15 @@ class App:
             scope["query_string"].decode("latin-1"),
             headers,
             named,
-            await body_of(named, receive) if has_body(named) else b"",
+            b"",
             scope["client"][0] if scope.get("client") else "",
         )
-        asked.caller = self._gate.admit(request)
+        if has_body(named):
+            self._gate.caller_of(request)  # refuses whoever may not ask whatever the body is
+            request = request._replace(body=await self._bodies.read(named, receive))
+        asked.caller = caller = self._gate.admit(request)
         if self._rate is not None:
-            self._rate.take(asked.caller)
+            self._rate.take(caller)
         if self._api is not None and raw_path.startswith(PREFIX):
             endpoint = self._api.find(request)
             asked.operation = "openapi" if endpoint is None else endpoint.name
@@ -231,9 +235,7 @@ def _members(operation: Operation, request: Request) -> dict[str, Any]:
 
 def _complain(error: Exception, request_id: str) -> None:
     """Tell the log what went wrong inside; of a store that does not answer, one line."""
-    if isinstance(error, StoreError):
-        print(f"thingline: {request_id}: {ascii(str(error))[1:-1]}", file=sys.stderr)
-    else:
-        print(
-            f"thingline: {request_id}: {''.join(traceback.format_exception(error))}", file=sys.stderr, end=""
-        )
+    ours = isinstance(error, StoreError)
+    told = f"{ascii(str(error))[1:-1]}\n" if ours else "".join(traceback.format_exception(error))
+    with suppress(OSError):  # whoever read the log went away; the caller is answered all the same
+        print(f"thingline: {request_id}: {told}", file=sys.stderr, end="")

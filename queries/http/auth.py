@@ -1,7 +1,8 @@
 """Who may ask, request by request: a signature or a token where there are credentials, else loopback alone.
 
 A browser is no caller here: what bears a foreign Origin, or says that it comes from another site, is refused, and no
-answer ever allows one. Without credentials the Host must be loopback too, so that no rebound name reaches the history.
+answer ever allows one. Without credentials the Host must be loopback too, so that no rebound name reaches the history,
+and no proxy may stand in between, which lets in whoever reaches it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from queries.http.sigv4 import verified_key
 from store.clock import Clock
 
 MOST_HOSTS = 100  # remembered
+# What proxies add; nginx adds none of itself, and names its upstream in Host.
+_PROXIED = frozenset(
+    (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
+)
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 
 
@@ -53,16 +58,29 @@ class Gate:
 
     def admit(self, request: Request) -> str:
         """Give the caller's name: a key id, a token's name, or the address. Raises Refusal."""
+        caller = self.caller_of(request)
+        if caller is not None:
+            return caller
+        return verified_key(request, self._credentials.secrets, region=self._region, now_ms=self._clock())
+
+    def caller_of(self, request: Request) -> str | None:
+        """Give the caller's name where it takes no body to tell; None: the signature tells. Raises Refusal."""
         named = request.named
         if len(named) != len(request.headers):
             request.header("host")
         if b"origin" in named or b"sec-fetch-site" in named:
             _check_browser(request)
         if self._credentials:
-            return self._authenticated(request)
+            return self._bearer_of(request)
         host = named.get(b"host", b"")
         if host not in self._hosts:
             self._check_host(host)
+        if not _PROXIED.isdisjoint(named):
+            raise Refusal(
+                403,
+                "ForbiddenException",
+                "Without credentials this server answers this machine alone; behind a proxy give it --credentials.",
+            )
         return request.peer
 
     def _check_host(self, host: bytes) -> None:
@@ -75,7 +93,7 @@ class Gate:
         if len(self._hosts) < MOST_HOSTS:
             self._hosts.add(host)
 
-    def _authenticated(self, request: Request) -> str:
+    def _bearer_of(self, request: Request) -> str | None:
         told = request.all_of("authorization")
         if "x-amz-signature" in request.query.lower():
             raise Refusal(
@@ -93,7 +111,7 @@ class Gate:
         scheme, _, token = told[0].partition(" ")
         if scheme.lower() == "bearer":
             return self._bearer(token.strip())
-        return verified_key(request, self._credentials.secrets, region=self._region, now_ms=self._clock())
+        return None
 
     def _bearer(self, token: str) -> str:
         told, found = digest(token), None

@@ -39,7 +39,8 @@ class Credentials:
 def read_credentials(file: Path | None, environment: Mapping[str, str]) -> Credentials:
     """Read the credentials of a file (TOML: tables `keys` and `tokens`) and of the environment, together.
 
-    Raises UsageError for a file that others can read, for what is no credential, and for a secret that is short.
+    Raises UsageError for a file that others can read or that holds none, for what is no credential, and for a secret
+    that is short.
     """
     keys: dict[str, str] = {}
     tokens: dict[str, str] = {}
@@ -47,6 +48,10 @@ def read_credentials(file: Path | None, environment: Mapping[str, str]) -> Crede
         told = _file(file)
         _add(keys, told.get("keys", {}), f"{file}: keys")
         _add(tokens, told.get("tokens", {}), f"{file}: tokens")
+        if not keys and not tokens:  # who gave it wants callers to be asked for them
+            raise UsageError(
+                f'{file} holds no credentials; write [keys] or [tokens], and below NAME = "SECRET".'
+            )
     _add(keys, dict(_pairs(environment.get(KEY_PAIRS, ""), KEY_PAIRS)), KEY_PAIRS)
     _add(tokens, dict(_pairs(environment.get(TOKENS, ""), TOKENS)), TOKENS)
     return Credentials(secrets=keys, tokens={name: digest(token) for name, token in tokens.items()})

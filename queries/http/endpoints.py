@@ -116,6 +116,11 @@ def _fidelity(history: History, values: Values, take: Take) -> None:
 
 
 def _coverage(history: History, values: Values, take: Take) -> None:
+    if len(history.realms()) > 1:  # a source may have brought things of any, and its name tells of an account
+        raise invalid(
+            f"This server answers of one realm, {history.realm}; coverage is of the whole store, which holds others."
+            " Ask the command."
+        )
     found = history.coverage(values["from"], values.get("to"))
     take(None, coverage_lines(found))
 

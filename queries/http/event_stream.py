@@ -17,6 +17,7 @@ from queries.http.messages import Refusal
 from queries.http.readers import Readers
 from queries.news import MOST_NEWS, SUPERSEDED, Learned, News, Position
 from queries.output import json_line, transition_json
+from store.care import NO_CARE
 from store.errors import ThinglineError
 
 MOST_LISTENERS = 2_000
@@ -52,6 +53,7 @@ class EventStream:
         self._until: Position | None = None  # what was looked at, up to here
         self._batches: dict[Position, _Batch] = {}  # the newest, each by where it goes on from
         self._held = 0
+        self._care = NO_CARE
         self._changed = asyncio.Event()
         self._is_closed = False
 
@@ -71,9 +73,7 @@ class EventStream:
 
     async def _events(self, position: Position, things: frozenset[str]) -> AsyncIterator[bytes]:
         self._listeners += 1
-        if self._looking is None or self._looking.done():
-            self._forget()
-            self._looking = asyncio.create_task(self._look())
+        self._look_again()
         try:
             yield f"retry: 2000\nid: {position}\n\n".encode()  # where to resume, though nothing happens
             beat_s = time.monotonic() + self._beat_s
@@ -84,13 +84,21 @@ class EventStream:
                     yield chunk
                     beat_s = time.monotonic() + self._beat_s
                 if time.monotonic() >= beat_s:
+                    self._look_again()
                     yield f": alive\nid: {position}\n\n".encode()
                     beat_s = time.monotonic() + self._beat_s
         finally:
             self._listeners -= 1
             if not self._listeners and self._looking is not None:
                 self._looking.cancel()
+                self._looking = None  # it ends later, and whoever comes in between must be looked for
                 self._forget()
+
+    def _look_again(self) -> None:
+        """See that somebody looks at the store, whatever became of who did."""
+        if self._looking is None or self._looking.done():
+            self._forget()
+            self._looking = asyncio.create_task(self._look())
 
     def _forget(self) -> None:
         self._until, self._held = None, 0
@@ -121,17 +129,17 @@ class EventStream:
                 news = await self._news(self._until)
                 has_more = len(news.learned) == MOST_NEWS
                 if self._until is None or news.until > self._until:
-                    self._keep(self._until, _batch(news))
+                    self._keep(self._until, news)
             took_s = time.monotonic() - began_s
             await asyncio.sleep(took_s if has_more else max(self._every_s, SHARE * took_s))
 
-    def _keep(self, after: Position | None, batch: _Batch) -> None:
-        if after is not None:
-            self._batches[after] = batch
+    def _keep(self, after: Position | None, news: News) -> None:
+        if after is not None and news.care == self._care:
+            self._batches[after] = batch = _batch(news)
             self._held += len(batch.events)
         while self._held > HELD and len(self._batches) > 1:
             self._held -= len(self._batches.pop(next(iter(self._batches))).events)
-        self._until = batch.until
+        self._until = news.until
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -139,7 +147,12 @@ class EventStream:
         def question(history: History) -> News:
             return history.news(after, most=most)
 
-        return await self._readers.elsewhere(question)
+        news = await self._readers.elsewhere(question)
+        if news.care > self._care:  # each of its members only grows; what is held may name what was forgotten
+            self._care = news.care
+            self._held = 0
+            self._batches.clear()
+        return news
 
 
 def _batch(news: News) -> _Batch:

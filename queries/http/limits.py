@@ -9,6 +9,9 @@ from typing import Any
 from queries.http.messages import Refusal
 
 MOST_BODY = 1 << 20  # bytes: as one record
+SMALL_BODY = 16 << 10  # bytes that each may send, whatever others do
+BODIES_ROOM = 64 << 20  # ... and beyond those all together, while they come
+MOST_DIGITS = 20  # of a length; Python refuses to read thousands of them
 MOST_HEADERS = 64 << 10  # bytes of a request's head
 HEAD_S = 10  # to send the head of a request
 BODY_S = 20  # ... and its body
@@ -22,31 +25,50 @@ def has_body(headers: Mapping[bytes, bytes]) -> bool:
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
-async def body_of(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-    """Read a whole body. Raises Refusal for one that is too long, or too long in coming."""
-    length = headers.get(b"content-length")
-    if length is not None and (not length.isdigit() or int(length) > MOST_BODY):
-        raise _too_large()
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Refusal(400, "InvalidRequestException", "The request was not sent to its end.")
-                part = message.get("body", b"")
-                size += len(part)
-                if size > MOST_BODY:
-                    raise _too_large()
-                parts.append(part)
-                if not message.get("more_body"):
-                    break
-    except TimeoutError:
-        raise Refusal(
-            408, "RequestTimeoutException", f"The body took more than {BODY_S} s to come."
-        ) from None
-    return b"".join(parts)
+class Bodies:
+    """Reads bodies, before it is known who sends them: large ones take from a room that all callers share."""
+
+    def __init__(self, room: int = BODIES_ROOM) -> None:
+        self._room = room
+
+    async def read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """Read a whole body. Raises Refusal for one that is too long, too long in coming, or has no room just now."""
+        length = headers.get(b"content-length")
+        if length is not None and not _is_bearable(length):
+            raise _too_large()
+        parts: list[bytes] = []
+        size = taken = 0
+        try:
+            async with asyncio.timeout(BODY_S):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refusal(400, "InvalidRequestException", "The request was not sent to its end.")
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > MOST_BODY:
+                        raise _too_large()
+                    more = max(0, size - SMALL_BODY) - taken
+                    if more > self._room:
+                        raise Refusal(
+                            503, "ServiceUnavailableException", "Too many large bodies at once; ask again."
+                        )
+                    self._room -= more
+                    taken += more
+                    parts.append(part)
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError:
+            raise Refusal(
+                408, "RequestTimeoutException", f"The body took more than {BODY_S} s to come."
+            ) from None
+        finally:
+            self._room += taken
+        return b"".join(parts)
+
+
+def _is_bearable(length: bytes) -> bool:
+    return length.isdigit() and len(length) <= MOST_DIGITS and int(length) <= MOST_BODY
 
 
 def _too_large() -> Refusal:

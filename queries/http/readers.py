@@ -1,12 +1,15 @@
 """Who reads the store for the server: one history in the event loop for what SQLite answers at once, one a thread else.
 
 A seek in SQLite takes less than handing it to a thread; a PostgreSQL is waited for in threads, where questions that
-came together share a snapshot. A history whose connection broke is thrown away, and the next question opens another.
+came together share a snapshot. What costs a few seeks, what reads much, and what waits for a listener to take it have
+threads of their own: none is waited for by another. A history whose connection broke is thrown away, and the next
+question opens another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +20,27 @@ from sqlalchemy.engine import URL
 
 from queries.history import History
 from queries.http.messages import Refusal
-from store.engine import translated
-from store.errors import AnswerError, StoreError, UsageError
+from store.engine import masked, translated
+from store.errors import AnswerError, StoreError, StoreUnreachable, UsageError
 
 T = TypeVar("T")
-THREADS = 4  # each has a connection, and on SQLite a cache of 32 MiB; Python runs in one of them at a time
-MOST_WAITING = 1_000  # questions that no thread has taken up yet
+# For what reads much, and as many for what is sent. Each has a connection, and on SQLite a cache of 32 MiB; Python runs
+# in one of them at a time.
+THREADS = 4
+MOST_WAITING = 1_000  # questions that are not answered yet
 BATCH = 64  # questions answered from one snapshot
 BATCHES = 2  # at a time: one waits for the server while the other is worked on
+
+
+def _file_of(url: URL) -> tuple[int, int] | None:
+    """Tell which file a SQLite store is in; None: there is none."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    try:
+        found = os.stat(url.database or "")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Readers:
@@ -34,13 +50,15 @@ class Readers:
         self._open = open_one
         self._url = url
         self.answers_in_loop = url.get_backend_name() == "sqlite"
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+        self._seeking = ThreadPoolExecutor(BATCHES, thread_name_prefix="seeker")
+        self._reading = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+        self._sending = ThreadPoolExecutor(threads, thread_name_prefix="sender")
         self._local = threading.local()
         self._opened: set[History] = set()
         self._lock = threading.Lock()
-        self._threads = threads
         self._running = 0
         self._is_holding = False
+        self._file: tuple[int, int] | None = None
         self._waiting: list[tuple[Callable[[History], Any], asyncio.Future[Any]]] = []
         self._batches = 0
 
@@ -64,6 +82,7 @@ class Readers:
         """Answer in this thread. Raises as the question does, and StoreError where the store fails."""
         history: History | None = getattr(self._local, "history", None)
         try:
+            self._check_file()
             if history is None:
                 history = self._local.history = self._open()
                 with self._lock:
@@ -75,6 +94,16 @@ class Readers:
             self._drop(history)  # its connection may be broken, or inside a snapshot
             with translated(self._url):
                 raise
+
+    def _check_file(self) -> None:
+        """Refuse another file than that of the first question: half of a server would go on with the old one."""
+        file = _file_of(self._url)
+        if self._file is None:
+            self._file = file
+        elif file != self._file:
+            raise StoreUnreachable(
+                f"The file of {masked(self._url)} is not the one that this server began with; restart the server."
+            )
 
     def _drop(self, history: History | None) -> None:
         self._local.history = None
@@ -100,7 +129,7 @@ class Readers:
         batch = self._waiting[:BATCH]
         del self._waiting[:BATCH]
         asyncio.get_running_loop().run_in_executor(
-            self._pool, self._answer_all, [question for question, _ in batch]
+            self._seeking, self._answer_all, [question for question, _ in batch]
         ).add_done_callback(lambda done: self._deliver(batch, done))
 
     def _answer_all(self, questions: Sequence[Callable[[History], Any]]) -> list[Any]:
@@ -136,17 +165,24 @@ class Readers:
 
     async def elsewhere(self, question: Callable[[History], T]) -> T:
         """Answer in a thread. Raises Refusal where too many wait for one already."""
-        if self._running >= self._threads + MOST_WAITING:
+        return await self._in_thread_of(self._reading, question)
+
+    async def while_sent(self, question: Callable[[History], T]) -> T:
+        """Answer in a thread that may wait for a listener. Raises Refusal where too many wait for one already."""
+        return await self._in_thread_of(self._sending, question)
+
+    async def _in_thread_of(self, pool: ThreadPoolExecutor, question: Callable[[History], T]) -> T:
+        if self._running >= MOST_WAITING:
             raise Refusal(400, "ThrottlingException", "Rate exceeded: too many questions at once")
         self._running += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self.here, question)
+            return await asyncio.get_running_loop().run_in_executor(pool, self.here, question)
         finally:
             self._running -= 1
 
     def close(self, *, patience_s: float = 5) -> bool:
         """Wait for what runs, and close every history; gives False where it runs on, and nothing is closed."""
-        waiting = threading.Thread(target=lambda: self._pool.shutdown(cancel_futures=True), daemon=True)
+        waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
         waiting.join(patience_s)
         if waiting.is_alive():
@@ -156,3 +192,7 @@ class Readers:
         for history in opened:
             history.close()
         return True
+
+    def _shut_down(self) -> None:
+        for pool in (self._seeking, self._reading, self._sending):
+            pool.shutdown(cancel_futures=True)

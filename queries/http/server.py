@@ -88,6 +88,8 @@ async def _serve(app: Any, place: Place, listening: Callable[[], None], stopping
     announcing = loop.create_task(_announce(place, listening))
     try:
         await serving
+    except TimeoutError:  # granian's, of what did not end within DRAIN_S: it is let go of
+        pass
     finally:
         announcing.cancel()
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from ingest.patience import PatientWriter
 from ingest.simulate import Choices, simulate
-from store.engine import open_writer, parse_url
+from store.engine import open_reader, open_writer, parse_url
 from store.errors import StoreAway, StoreMissing, StoreUnreachable
 from store.model import Learned
 from tests.builders import T0, connect
@@ -32,6 +32,24 @@ def fleet(rng: random.Random, tmp_path: Path) -> Path:
     """A fleet's recording in many files, a transaction each."""
     choices = Choices(things=50, days=1, seed=rng.randrange(1_000), check_minutes=240)
     return recorded(tmp_path / "fleet", choices, 18)
+
+
+def test_a_server_that_is_cut_off_is_waited_for_a_minute_or_as_the_url_says(postgres_store_url: str) -> None:
+    with open_writer(parse_url(postgres_store_url)):
+        pass
+
+    def patience(url: str) -> dict[str, str]:
+        """Give what libpq was told of a reader's connection."""
+        with open_reader(parse_url(url)) as store, store.detached() as driver:
+            told: dict[str, str] = driver.info.get_parameters()
+        names = ("connect_timeout", "keepalives_idle", "tcp_user_timeout")
+        return {name: told[name] for name in names}
+
+    ours = {"connect_timeout": "10", "keepalives_idle": "30", "tcp_user_timeout": "60000"}
+    assert patience(postgres_store_url) == ours
+    joint = "&" if "?" in postgres_store_url else "?"
+    theirs = f"{postgres_store_url}{joint}connect_timeout=3&tcp_user_timeout=5000"
+    assert patience(theirs) == ours | {"connect_timeout": "3", "tcp_user_timeout": "5000"}
 
 
 @pytest.fixture

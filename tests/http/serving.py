@@ -27,7 +27,7 @@ def running(*args: str, environment: Mapping[str, str] | None = None) -> Iterato
     """Do as `serving` does, and give the number of its process too."""
     process = processes.start("serve", "--port", "0", *args, env={**os.environ, **(environment or {})})
     try:
-        yield _address(process), process.pid
+        yield address_of(process), process.pid
     finally:
         process.terminate()
         code, _, err = processes.finish(process, timeout_s=30)
@@ -35,7 +35,8 @@ def running(*args: str, environment: Mapping[str, str] | None = None) -> Iterato
         assert "Traceback" not in err
 
 
-def _address(process: subprocess.Popen[bytes]) -> str:
+def address_of(process: subprocess.Popen[bytes]) -> str:
+    """Wait until a server listens; gives its URL."""
     assert process.stderr is not None
     said = b""
     for line in process.stderr:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import thingline
+from ingest.forget import forget
 from ingest.writer import Writer
 from queries.history import History, open_history
 from queries.http.api import Api
@@ -18,12 +20,12 @@ from queries.http.auth import Gate
 from queries.http.credentials import Credentials
 from queries.http.endpoints import ENDPOINTS
 from queries.http.event_stream import EventStream
-from queries.http.readers import Readers
+from queries.http.readers import THREADS, Readers
 from queries.news import Position
 from queries.times import iso
 from store.clock import system_clock
 from store.engine import open_writer, parse_url
-from store.model import Learned
+from store.model import Evidence, Learned, Watch
 from tests.builders import T0, connect, disconnect
 from tests.http.answers import BEGINS_MS, HOUR_MS, fill
 from tests.http.serving import Told, ask, asking
@@ -219,6 +221,28 @@ def test_what_cannot_be_answered_is_a_problem(app: App, question: str, status: i
         assert "--" not in value["detail"]
 
 
+def test_nothing_is_told_of_another_realm(new_shared_url: Any) -> None:
+    url = new_shared_url()
+    fill(url)
+    with open_writer(parse_url(url)) as store, Writer(store, realm="other") as writer:
+        known: list[Evidence] = [
+            connect(T0 + 5_000, client_id="hidden-1", session="h"),
+            disconnect(T0 + 9_000, client_id="hidden-1", session="h"),
+            connect(T0 + 10_000, client_id="hidden-1", session="i"),
+            connect(T0 + 1, client_id="hidden-2")._replace(thing_name="hidden-3"),
+            Watch("hidden-queue", T0, T0 + 10_000),
+        ]
+        writer.write([Learned(one, 0) for one in known], source="hidden-queue")
+    app, readers, _ = app_over(url)
+    for question in SAME:
+        told = get(app, question)
+        assert b"hidden" not in told.body, question
+        assert told.status == (400 if question.startswith("coverage") else 200), question
+    for question in (f"at?thing=hidden-1&at={AT}", "history?thing=hidden-1", "sessions?thing=hidden-3"):
+        assert get(app, question).status == 404
+    readers.close()
+
+
 def test_another_method_is_told_which(app: App) -> None:
     told = ask(app, "/api/v1/at", method="POST")
     assert (told.status, told.headers["allow"], told.headers["content-type"]) == (
@@ -248,6 +272,41 @@ def test_what_goes_wrong_in_a_stream_is_told_in_its_last_line(
     assert len(told) > 500
     assert last["error"] == "InternalFailureException"
     assert "secret" not in last["message"]
+
+
+def test_who_takes_no_more_of_a_stream_holds_up_nobody_else(url: str) -> None:
+    app, readers, _ = app_over(url)
+
+    class Stalled:
+        """Passes on a head, and lets go of what is sent only in the end."""
+
+        def __init__(self) -> None:
+            self.begun, self.ends = asyncio.Event(), asyncio.Event()
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def send_slowly(message: Mapping[str, Any]) -> None:
+                if message["type"] == "http.response.body":
+                    self.begun.set()
+                    await self.ends.wait()
+                await send(message)
+
+            await app(scope, receive, send_slowly)
+
+    async def scenario() -> None:
+        stalled = [Stalled() for _ in range(THREADS)]
+        more: dict[str, Any] = {"method": "GET", "headers": {"accept": "application/x-ndjson"}}
+        query = f"from={iso(T0)}&to={iso(T0 + HOUR_MS)}&bucket=1s"
+        told = [asyncio.ensure_future(asking(one, "/api/v1/series", query=query, **more)) for one in stalled]
+        async with asyncio.timeout(20):
+            for one in stalled:
+                await one.begun.wait()
+            assert (await asking(app, "/api/v1/outages", method="GET", query="from=-1h")).status == 200
+        for one in stalled:
+            one.ends.set()
+        assert {len(lines(each)) for each in await asyncio.gather(*told)} == {3_601}
+
+    asyncio.run(scenario())
+    readers.close()
 
 
 # --- Events -------------------------------------------------------------------------------------------------
@@ -365,6 +424,55 @@ def test_streams_end_when_the_server_does(url: str) -> None:
             await asyncio.gather(*(one._task for one in heard))
 
     asyncio.run(scenario())
+    readers.close()
+
+
+def test_what_was_forgotten_is_not_told_to_who_comes_back(new_shared_url: Any) -> None:
+    url = new_shared_url()
+    fill(url)
+    app, readers, events = app_over(url)
+
+    async def scenario() -> None:
+        stays = Heard(app)
+        await new_has_begun(stays)
+        begin = stays.text.split("id: ")[1].split()[0]
+        with open_writer(parse_url(url)) as store, Writer(store) as writer:
+            writer.write(
+                [Learned(connect(T0 + 50 * HOUR_MS, client_id="n-1", session="a"), 0)], source="test"
+            )
+        ((_, _, told),) = await stays.until(1)
+        assert told["thingName"] == "n-1"
+        with open_writer(parse_url(url)) as store:
+            forget(store, "n-1", realm="default")
+        comes_back = Heard(app, f"after={begin}")
+        await comes_back.until(1)
+        assert "n-1" not in comes_back.text
+        await asyncio.gather(stays.leave(), comes_back.leave())
+
+    asyncio.run(scenario())
+    events.close()
+    readers.close()
+
+
+def test_who_comes_as_the_last_one_leaves_hears_what_is_learned(tmp_path: Path) -> None:
+    url = str(tmp_path / "store.db")
+    fill(url)
+    _, readers, events = app_over(url)
+
+    async def scenario() -> bytes:
+        first, second = await events.open(None, ()), await events.open(None, ())
+        await anext(first)
+        await first.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await anext(second)
+        with open_writer(parse_url(url)) as store, Writer(store) as writer:
+            writer.write([Learned(connect(T0 + 50 * HOUR_MS, client_id="n-1"), 0)], source="test")
+        async with asyncio.timeout(20):
+            while (heard := await anext(second)).startswith(b": alive"):
+                pass
+        events.close()
+        return heard
+
+    assert b"n-1" in asyncio.run(scenario())
     readers.close()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,24 +15,29 @@ from typing import Any
 import pytest
 
 from ingest.writer import Writer
+from queries.fleet_reads import FleetReads
 from queries.history import History, open_history
 from queries.http.app import App
 from queries.http.auth import Gate
-from queries.http.credentials import Credentials
-from queries.http.limits import MOST_BODY, Rate
-from queries.http.log import AccessLog
+from queries.http.credentials import Credentials, digest
+from queries.http.fleet import fleet_operations
+from queries.http.limits import MOST_BODY, SMALL_BODY, Bodies, Rate
+from queries.http.log import MOST_PATH, AccessLog
+from queries.http.messages import Refusal
+from queries.http.operations import OPERATIONS
 from queries.http.paths import Target, target_of
-from queries.http.readers import Readers
+from queries.http.readers import THREADS, Readers
 from queries.times import iso
 from store.clock import system_clock
 from store.engine import open_writer, parse_url
 from store.model import Learned
 from tests.builders import T0, connect
-from tests.http.answers import HOUR_MS, at, fill
+from tests.http.answers import HOUR_MS, TOKEN, at, fill
 from tests.http.serving import Told, ask, asking
 
 UP = b'{"thingName":"pump-17","connected":true,"timestamp":%d.007,"disconnectReason":"NONE"}' % (T0 // 1000)
 OPERATION = "/things/pump-17/connectivity-data"
+CLOSED = Credentials(tokens={"grafana": digest(TOKEN)})
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +155,12 @@ def test_a_body_that_is_no_object_is_refused(app: App, body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"content-length": str(MOST_BODY + 1)}, {"transfer-encoding": "chunked"}, {"content-length": "-1"}],
+    [
+        {"content-length": str(MOST_BODY + 1)},
+        {"transfer-encoding": "chunked"},
+        {"content-length": "-1"},
+        {"content-length": "0" * 5_000 + "2"},
+    ],
 )
 def test_a_body_that_is_too_large_is_refused(app: App, headers: dict[str, str]) -> None:
     sent = [*headers.items()]
@@ -173,6 +185,63 @@ def test_a_body_that_ends_before_its_end_is_refused(app: App) -> None:
     assert _ask_in_parts(app, [("content-length", "10")], [b"{"]).status == 400
 
 
+class _Never:
+    """An application whose caller sends a head, and never a body."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def receive_nothing() -> Any:
+            raise AssertionError("the body was waited for")
+
+        await self._app(scope, receive_nothing, send)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "headers", "error"),
+    [
+        (Credentials(), {"host": "evil.example"}, (403, "ForbiddenException")),
+        (Credentials(), {"origin": "http://evil.example"}, (403, "ForbiddenException")),
+        (CLOSED, {}, (401, "MissingAuthenticationTokenException")),
+        (CLOSED, {"authorization": "Bearer wrong"}, (401, "UnauthorizedException")),
+    ],
+)
+def test_the_body_of_who_may_not_ask_is_not_waited_for(
+    readers: Readers, credentials: Credentials, headers: dict[str, str], error: tuple[int, str]
+) -> None:
+    app = App(readers, Gate(credentials, region=None, clock=system_clock))
+    assert error_of(ask(_Never(app), OPERATION, headers={**headers, "content-length": "9"})) == error
+
+
+def test_bodies_that_come_at_once_share_a_room_beyond_what_is_small() -> None:
+    bodies = Bodies(room=1_000)
+
+    async def read(*sizes: int) -> list[bytes | BaseException]:
+        """Read bodies of which the last byte comes once all have come so far, or were refused."""
+        others = asyncio.Event()
+
+        async def one(size: int) -> bytes:
+            parts = [b"a" * (size - 1), b"b"]
+
+            async def receive() -> Any:
+                if len(parts) == 1:
+                    asyncio.get_running_loop().call_later(0.01, others.set)
+                    await others.wait()
+                return {"body": parts.pop(0), "type": "http.request", "more_body": bool(parts)}
+
+            return await bodies.read({}, receive)
+
+        return await asyncio.gather(*map(one, sizes), return_exceptions=True)
+
+    large = SMALL_BODY + 1_000
+    first, second, third = asyncio.run(read(large, large, SMALL_BODY))
+    refused = [one for one in (first, second) if isinstance(one, Refusal)]
+    assert [one.status for one in refused] == [503]
+    assert third == b"a" * (SMALL_BODY - 1) + b"b"
+    assert isinstance(asyncio.run(read(large))[0], bytes)  # what was taken is given back
+
+
 # --- What goes wrong inside ---------------------------------------------------------------------------------
 
 
@@ -191,6 +260,22 @@ def test_an_error_of_ours_is_told_to_the_log_alone(
     assert told.headers["x-amzn-requestid"] in err
 
 
+def test_an_error_is_answered_though_nobody_reads_the_log(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    reads, writes = os.pipe()
+    os.close(reads)
+    monkeypatch.setattr(History, "connection", fails)
+    with open(writes, "w", buffering=1) as broken:
+        monkeypatch.setattr("sys.stderr", broken)
+        told = ask(app, OPERATION)
+        monkeypatch.undo()
+        with suppress(BrokenPipeError):
+            broken.close()
+    assert error_of(told) == (500, "InternalFailureException")
+
+
 def test_a_store_that_went_away_is_unavailable_and_its_place_is_not_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +286,30 @@ def test_a_store_that_went_away_is_unavailable_and_its_place_is_not_told(
     assert error_of(told) == (503, "ServiceUnavailableException")
     assert b"gone.db" not in told.body
     assert "gone.db" in capsys.readouterr().err
+
+
+def test_a_store_that_was_put_in_the_place_of_another_is_not_answered_from_half_of_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, old, new = (tmp_path / name for name in ("store.db", "old.db", "new.db"))
+    fill(str(place))
+    fill(str(new))
+    found = Readers(lambda: open_history(str(place)), parse_url(str(place)))
+    app = app_of(found, operations=(*OPERATIONS, *fleet_operations(FleetReads(b"key"))))
+    both: list[tuple[str, dict[str, Any]]] = [
+        (OPERATION, {}),
+        ("/indices/search", {"body": b'{"queryString":"*"}'}),
+    ]
+    assert {ask(app, path, **more).status for path, more in both} == {200}
+    place.rename(old)
+    for after in (lambda: None, lambda: new.rename(place)):
+        after()
+        for path, more in both:
+            assert error_of(ask(app, path, **more)) == (503, "ServiceUnavailableException")
+            assert "restart the server" in capsys.readouterr().err
+    old.rename(place)
+    assert {ask(app, path, **more).status for path, more in both} == {200}
+    found.close()
 
 
 def test_a_history_whose_connection_broke_is_opened_again(
@@ -265,6 +374,30 @@ def test_a_question_that_takes_long_holds_up_the_end_for_a_while_only(url: str) 
     assert found.close()
 
 
+def test_point_answers_reports_and_streams_do_not_wait_for_each_other(url: str) -> None:
+    found = Readers(lambda: open_history(url), parse_url(url))
+    found.answers_in_loop = False
+    ways = (found.soon, found.elsewhere, found.while_sent)
+
+    async def answers_beside(way: Any) -> None:
+        """Answer in the other ways while all threads of one are busy."""
+        ends = threading.Event()
+        slow = [asyncio.ensure_future(way(lambda _: ends.wait())) for _ in range(2 * THREADS)]
+        try:
+            await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                for other in ways:
+                    if other != way:
+                        assert await other(lambda history: history.realm) == "default"
+        finally:
+            ends.set()
+        await asyncio.gather(*slow)
+
+    for way in ways:
+        asyncio.run(answers_beside(way))
+    found.close()
+
+
 def test_what_is_learned_is_answered_by_the_next_question(tmp_path: Path) -> None:
     place = str(tmp_path / "store.db")
     fill(place)
@@ -312,6 +445,14 @@ def test_the_log_has_a_line_for_each_request_and_no_secret(readers: Readers) -> 
         "caller": "127.0.0.1",
         "status": 200,
     }
+
+
+def test_the_log_writes_no_path_that_a_terminal_obeys_or_that_fills_it(readers: Readers) -> None:
+    out = StringIO()
+    app = app_of(readers, log=AccessLog(out, redact_names=False, clock=lambda: T0).write)
+    ask(app, "/things/a\xc2\x9b31m%2F\x7f/" + "b" * 60_000)
+    assert out.getvalue().isascii()
+    assert json.loads(out.getvalue())["path"] == ("/things/a%C2%9B31m%2F%7F/" + "b" * (MOST_PATH - 19))
 
 
 def test_the_log_leaves_names_out_where_that_is_wanted(readers: Readers) -> None:

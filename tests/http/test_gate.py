@@ -66,6 +66,15 @@ def test_a_page_of_another_origin_is_refused(header: tuple[str, str], credential
         admit(credentials, ("host", "localhost:8080"), ("authorization", f"Bearer {TOKEN}"), header)
 
 
+@pytest.mark.parametrize("name", ["x-forwarded-for", "x-forwarded-proto", "x-real-ip", "forwarded", "via"])
+def test_what_a_proxy_passes_on_is_not_from_this_machine(name: str) -> None:
+    with pytest.raises(Refusal, match="behind a proxy"):
+        admit(OPEN, ("host", "localhost:8080"), (name, "127.0.0.1"))
+    assert (
+        admit(CLOSED, ("host", "a"), (name, "127.0.0.1"), ("authorization", f"Bearer {TOKEN}")) == "grafana"
+    )
+
+
 def test_a_page_of_its_own_is_let_in() -> None:
     own = (("host", "localhost:8080"), ("origin", "http://localhost:8080"), ("sec-fetch-site", "same-origin"))
     assert admit(OPEN, *own) == "127.0.0.1"
@@ -112,6 +121,8 @@ def test_a_private_file_and_the_environment_are_read_together(tmp_path: Path) ->
         (f'[keys]\na = "{TOKEN}', 0o600, "is no TOML"),
         (f'[secrets]\na = "{TOKEN}"', 0o600, "may have"),
         (f'keys = "{TOKEN}"', 0o600, "must be a table"),
+        ("", 0o600, "holds no credentials"),
+        ("[keys]\n[tokens]\n", 0o600, "holds no credentials"),
         ('[tokens]\na = "short"', 0o600, "20 or more"),
         ("[tokens]\na = 12345678901234567890123", 0o600, "20 or more"),
         (f'[tokens]\n"a b" = "{TOKEN}"', 0o600, "is no name"),

@@ -7,6 +7,8 @@ import json
 import random
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from queries.http.paths import target_of
 from tests import processes
 from tests.builders import T0
 from tests.http.answers import SECRET_KEYS, at, fill
-from tests.http.serving import serving
+from tests.http.serving import address_of, serving
 
 OPERATION = "/things/pump-17/connectivity-data"
 HEAD = b"Host: localhost\r\nConnection: close\r\n"
@@ -194,6 +196,30 @@ def test_a_signal_ends_it_at_once_and_frees_its_port(store: str, number: signal.
     assert (code, out, err) == (0, "", "")
     with socket.create_server(("127.0.0.1", port)):
         pass
+
+
+def test_who_never_ends_a_request_does_not_make_a_failure_of_the_end(store: str) -> None:
+    begin = "import sys, thingline, queries.http.server as one; one.DRAIN_S = 0.2; sys.exit(thingline.main())"
+    command = (sys.executable, "-c", begin, "serve", "--port", "0", "--store", store)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, cwd=processes.HOME)
+    place = urlsplit(address_of(process))
+    with socket.create_connection((place.hostname, place.port)) as half:
+        head = b"POST " + OPERATION.encode() + b" HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+        half.sendall(head + b"Content-Length: 9\r\n\r\n")
+        assert half.recv(100).startswith(b"HTTP/1.1 100")  # it waits for the body
+        process.terminate()
+        code, _, err = processes.finish(process, timeout_s=30)
+    assert (code, err) == (0, "")
+
+
+def test_a_realm_of_which_nothing_is_held_is_told(store: str) -> None:
+    process = processes.start("serve", "--port", "0", "--store", store, "--realm", "defualt")
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    address_of(process)
+    process.terminate()
+    processes.finish(process)
+    assert first == b"the store holds nothing of realm defualt yet: no thing is found. It holds default\n"
 
 
 def test_a_port_that_is_taken_is_told(store: str, address: tuple[str, int]) -> None:
