@@ -77,11 +77,13 @@ async def _serve(app: Any, place: Place, listening: Callable[[], None], stopping
     )
     server.workers_kill_timeout = DRAIN_S
 
+    loop = asyncio.get_running_loop()
+
     def stop() -> None:
+        loop.set_exception_handler(_let_go)
         stopping()
         server.stop()  # type: ignore[no-untyped-call]
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     serving = loop.create_task(server.serve())
@@ -92,6 +94,12 @@ async def _serve(app: Any, place: Place, listening: Callable[[], None], stopping
         pass
     finally:
         announcing.cancel()
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say nothing of a worker that ends just as granian no longer waits for it."""
+    if not isinstance(context.get("exception"), asyncio.InvalidStateError):
+        loop.default_exception_handler(context)
 
 
 async def _announce(place: Place, listening: Callable[[], None]) -> None:

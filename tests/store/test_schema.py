@@ -106,6 +106,7 @@ def test_on_sqlite_they_write_the_same_statements(sqlite_store_url: str) -> None
         assert [name for name, text in found.items() if "strict" not in text.rpartition(")")[2]] == []
         clustered = {name for name, text in found.items() if "without rowid" in text.rpartition(")")[2]}
         assert clustered == {
+            "annotation_rows",
             "evidence",
             "observations",
             "watches",
