@@ -15,8 +15,8 @@ from store.engine import Store
 from store.model import Evidence, Observation, Watch
 from store.reading import EVENT_COLUMNS, EVENT_FROM, event_from
 
-# By the digest before the client: it is the same in every store, the number of a client is not.
-_EVENTS = f"SELECT e.known_at, {EVENT_COLUMNS} FROM {EVENT_FROM} ORDER BY e.known_at, e.at_ms, e.digest, e.client_no"
+# By what is the same in every store; the number of a client is not.
+_EVENTS = f"SELECT e.known_at, {EVENT_COLUMNS} FROM {EVENT_FROM} ORDER BY e.known_at, e.at_ms, e.digest, c.client_id"
 _OBSERVATIONS = (
     "SELECT known_at, kind, subject, at_ms, body FROM observations ORDER BY known_at, at_ms, digest"
 )
