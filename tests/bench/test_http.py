@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -24,10 +23,7 @@ from tests.bench.test_ingest import lines, ours
 from tests.builders import T0
 from tests.http.serving import serving
 
-pytestmark = [
-    pytest.mark.bench,
-    pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed"),
-]
+pytestmark = pytest.mark.bench
 
 EVENTS, DEVICES = 200_000, 2_000
 ASKED = 5_000  # different questions
