@@ -8,13 +8,14 @@ moment from there on, is not what was visible before, more is kept; in the end, 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import NamedTuple
 
 from ingest.clientwise import CheckRow, EventRow, Held, Values
-from ingest.rebuild import AS_THEY_ARE, Derived, derive
+from ingest.rebuild import AS_THEY_ARE, Derived, derive, sessions_of
 from ingest.reduce import SKEW_MS, group
 from store.care import Care
 from store.checks import Kept
@@ -39,8 +40,21 @@ class Anchored(NamedTuple):
 
 
 def anchored(held: Held, care: Care) -> Anchored | None:
-    """Find what of a client to keep; None where all of it is needed."""
+    """Find what of a client to keep; None where all of it is needed.
+
+    What is kept for the sake of something that goes is looked at again without that, so that of what is kept all
+    is needed: to purge twice is to purge once.
+    """
     wanted = visible(held.transitions, held.confirmations, care)
+    found: Anchored | None = None
+    while (less := _less(held, care, wanted)) is not None:
+        found = less
+        held = less.held._replace(sessions=sessions_of(less.derived, AS_THEY_ARE))
+    return found
+
+
+def _less(held: Held, care: Care, wanted: Visible) -> Anchored | None:
+    """Find less than all that is held from which `wanted` follows."""
     few = FEW_STRAYS if held.has_strays else FEW
     while True:
         settled_ms = care.horizon_ms - DAY_MS
@@ -84,7 +98,8 @@ def _about_ms(row: CheckRow) -> int:
 def _kept(held: Held, care: Care, since_ms: int, swept_ms: int) -> tuple[Held, frozenset[tuple[int, int]]]:
     """Keep events and answers from `since_ms` on, and what repeats an answer from `swept_ms` on.
 
-    Before that, of what repeats an answer that names an instant, the last.
+    Before that, of what repeats an answer that names an instant, the last, and the last before each other answer
+    was told: whether that was asked later decides which of the two goes on (ingest/fold.py).
     """
     runs = [row for row in held.checks if _was_repeated(row.kept)]
     runs.sort(key=lambda row: row.kept.known_at)
@@ -103,13 +118,13 @@ def _kept(held: Held, care: Care, since_ms: int, swept_ms: int) -> tuple[Held, f
         for row in held.checks
         if id(row) in going_on or (not _was_repeated(row.kept) and _until_ms(row) >= since_ms)
     ]
+    told = sorted(row.kept.known_at for row in checks)
     early: set[tuple[int, int]] = set()
     for index in range(first, len(runs)):
-        known = [slot for slot in slots[index] if slot[0] <= care.known_horizon_ms]
         if runs[index].kept.check.named_ms is None:  # each of them may be laid
             early.update(slots[index])
-        else:  # the last says until when
-            early.update(known[-1:], slots[index][len(known) :])
+        else:
+            early.update(_deciding(slots[index], told, care.known_horizon_ms))
     repeated = [slot for slot in held.repeated if slot[1] >= swept_ms or slot in early]
     kept = held._replace(events=_events(held, care, since_ms), checks=checks, repeated=repeated)
     return kept, frozenset(slot for slot in early if slot[1] < swept_ms)
@@ -136,6 +151,19 @@ def _by_run(slots: Iterable[tuple[int, int]], runs: Sequence[CheckRow]) -> list[
         if at >= 0:
             found[at].append(slot)
     return found
+
+
+def _deciding(
+    slots: Sequence[tuple[int, int]], told: Sequence[int], known_horizon_ms: int
+) -> Iterator[tuple[int, int]]:
+    """Of what repeats one answer, give all but those after which another is known before any answer is `told`."""
+    for slot, following in zip_longest(slots, slots[1:]):
+        if (
+            following is None
+            or following[0] > known_horizon_ms
+            or bisect_right(told, slot[0]) < bisect_right(told, following[0])
+        ):
+            yield slot
 
 
 def _events(held: Held, care: Care, since_ms: int) -> list[EventRow]:

@@ -19,7 +19,16 @@ from ingest.writer import Writer
 from store.backup import back_up
 from store.engine import open_reader, open_writer, parse_url
 from store.model import Event, Kind, Learned
-from tests.builders import CLIENT, T0, connect, disconnect, said_connected
+from tests.builders import (
+    CLIENT,
+    T0,
+    connect,
+    disconnect,
+    said_connected,
+    said_disconnected,
+    said_never_connected,
+    taken_over,
+)
 from tests.contract.test_commands import SAMPLE, Run, event_json, ndjson, on_any, run
 from tests.contract.test_views import PERIODS, in_python, rows
 from tests.property.test_check_laws import Evidence, ingest, learned
@@ -161,6 +170,31 @@ def test_of_a_device_that_never_moved_the_checks_go(store_url: str) -> None:
     assert (purged.evidence, purged.repeated > 30 * 96) == (0, True)
     assert seen_from(store_url, [CLIENT], horizon_ms, asked) == before
     with open_reader(parse_url(store_url)) as store:
+        assert list(faults(store)) == []
+
+
+def test_what_decides_which_answer_goes_on_is_kept(store_url: str) -> None:
+    """An answer learned late is no run of answers, where one asked later was repeated before it came."""
+    second, hour = 1_000, 3_600_000
+    end_ms = T0 + 120 * second
+    told: list[tuple[int, Evidence]] = [
+        (T0, taken_over(T0, session="s")),
+        (end_ms + second, said_disconnected(end_ms + second, end_ms)),
+        (end_ms + 9 * second, said_disconnected(end_ms + 9 * second, end_ms)),  # repeats
+        (end_ms + hour, said_connected(end_ms + 5 * second, T0)),
+        (end_ms + 2 * hour, said_disconnected(end_ms + 2 * hour, end_ms)),  # repeats
+        (end_ms + 4 * hour, said_never_connected(end_ms + 4 * hour)),
+        (end_ms + 5 * hour, said_disconnected(end_ms + 5 * hour, end_ms)),
+        (end_ms + 6 * hour, said_disconnected(end_ms + 6 * hour, end_ms)),  # repeats
+        (end_ms + 7 * hour, said_disconnected(end_ms + 7 * hour, end_ms)),  # repeats
+        (end_ms + 8 * hour, connect(end_ms + 8 * hour, session="t", version=1)),
+        (end_ms + 9 * hour, disconnect(end_ms + 9 * hour, session="t", version=1)),
+    ]
+    items = learned([each for _, each in told], [known_at for known_at, _ in told])
+    assert ingest(store_url, [items], LATEST).repeated == 4
+    with open_writer(parse_url(store_url)) as store:
+        purge(store, T0 + 9 * DAY_MS)
+        assert rebuild_store(store).differing == []
         assert list(faults(store)) == []
 
 
