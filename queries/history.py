@@ -24,6 +24,7 @@ from queries.many import Reply as Reply
 from queries.many import Time as Time
 from queries.news import MOST_NEWS, News, Position, news_after
 from queries.parameters import parameters_of
+from queries.recent import Recent
 from queries.standing import Standing, check_begun, check_heard_of, names_of, standings
 from queries.takeovers import Taken, takeovers_in
 from queries.timelines import Cut, cut_of, earliest, latest
@@ -38,6 +39,7 @@ from store.answer import (
     ask,
     check_name,
     is_legal,
+    lasting,
 )
 from store.care import ALWAYS_MS
 from store.clock import Clock, system_clock
@@ -86,6 +88,7 @@ class History:
         self._held = ExitStack()
         driver = self._held.enter_context(store.detached())
         self._asker = Asker(driver, is_sqlite=store.is_sqlite, realm=realm)
+        self._recent = Recent(self._asker)
 
     def __enter__(self) -> History:
         return self
@@ -173,14 +176,13 @@ class History:
             raise InvalidRequest(str(error)) from error
         wanted = None if known_at is None else self.milliseconds(known_at)
         asker = self._asker
-        with self._lock:  # as in _asking, at half its cost: this is asked most
-            mark = asker.begin()
-            try:
-                known_ms = mark if wanted is None else min(wanted, mark)
-                now_ms = self._clock()
-                return ask(asker, thing_name, at_ms, known_at=known_ms, now_ms=now_ms, by_client=by_client)
-            finally:
-                asker.end()
+
+        def question(mark: int) -> Answer:
+            known_ms = mark if wanted is None else min(wanted, mark)
+            return ask(asker, thing_name, at_ms, known_at=known_ms, now_ms=self._clock(), by_client=by_client)
+
+        with self._lock:
+            return asker.read(question)
 
     def connection(
         self, thing_name: str, at: Time, *, known_at: Time | None = None
@@ -192,14 +194,20 @@ class History:
         at_ms = self.milliseconds(at)
         wanted = None if known_at is None else self.milliseconds(known_at)
         asker = self._asker
-        with self._lock:  # as in `at`
-            mark = asker.begin()
-            try:
-                known_ms = mark if wanted is None else min(wanted, mark)
-                answer = ask(asker, thing_name, at_ms, known_at=known_ms, now_ms=self._clock())
-                return answer, parameters_of(asker, answer)
-            finally:
-                asker.end()
+        recent = self._recent
+
+        def question(mark: int) -> tuple[Answer, Mapping[str, object]]:
+            known_ms = mark if wanted is None else min(wanted, mark)
+            now_ms = self._clock()
+            found = recent.find(thing_name, at_ms, known_ms) if at_ms <= now_ms else None
+            if found is None:
+                told = lasting(asker, thing_name, at_ms, known_at=known_ms, now_ms=now_ms)
+                found = told.answer, parameters_of(asker, told.answer)
+                recent.keep(told, found[1])
+            return found
+
+        with self._lock:
+            return asker.read(question)
 
     def transitions(
         self,

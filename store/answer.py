@@ -8,6 +8,7 @@ asks the store (store/asker.py).
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,6 +23,7 @@ from store.identity import client_of
 from store.model import Certainty, State
 from store.seeks import prepared as prepared
 
+_EVER_MS = 1 << 62
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,128}\Z")  # GetThingConnectivityData, thingName
 
 
@@ -111,6 +113,14 @@ def check_name(thing_name: str) -> None:
         )
 
 
+class Lasting(NamedTuple):
+    """An answer, and the instants `[from_ms, to_ms)` about its own at which `said_at` tells what is answered."""
+
+    answer: Answer
+    from_ms: int
+    to_ms: int
+
+
 def ask(
     asker: Asker, thing_name: str, at_ms: int, *, known_at: int, now_ms: int, by_client: bool = False
 ) -> Answer:
@@ -118,23 +128,40 @@ def ask(
 
     Raises InvalidRequest, IndexNotReady or ResourceNotFound, as AWS would.
     """
+    return lasting(asker, thing_name, at_ms, known_at=known_at, now_ms=now_ms, by_client=by_client).answer
+
+
+def lasting(
+    asker: Asker, thing_name: str, at_ms: int, *, known_at: int, now_ms: int, by_client: bool = False
+) -> Lasting:
+    """Answer as `ask` does, and tell for how long; of what more than a client's own transitions tell, not at all."""
     if not by_client:
         check_name(thing_name)
     check_past(at_ms, now_ms)
     asker.check_horizon(at_ms, known_at)
-    if not by_client and asker.is_registered(thing_name, at_ms, known_at) is False:
+    registry = None if by_client else asker.registry(thing_name, known_at)
+    if registry is not None and registry.is_registered(at_ms) is False:
         raise nothing_known(asker, thing_name, at_ms, known_at, registered=False)
     client_no = asker.client_named(thing_name) if by_client else client_of(asker, thing_name, at_ms, known_at)
     period = None if client_no is None else asker.in_force(client_no, at_ms, known_at)
     if client_no is None or period is None:
         raise nothing_known(asker, thing_name, at_ms, known_at)
-    return answer_of(
+    answer = answer_of(
         period,
         thing_name=None if by_client and not is_legal(thing_name) else thing_name,
         client_id=thing_name if by_client else asker.client_id(client_no),
         at_ms=at_ms,
         known_at=known_at,
     )
+    if registry is not None or (not by_client and asker.thing_named(thing_name) is not None):
+        return Lasting(answer, at_ms, at_ms + 1)
+    from_ms, to_ms = (
+        max(period.from_ms, asker.care.horizon_ms),
+        _EVER_MS if period.to_ms is None else period.to_ms,
+    )
+    if at_ms <= known_at:
+        return Lasting(answer, from_ms, min(to_ms, known_at + 1))
+    return Lasting(answer, max(from_ms, known_at + 1), to_ms)
 
 
 def check_past(at_ms: int, now_ms: int) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import URL
@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 from queries.history import History
 from queries.http.messages import Refusal
 from store.engine import masked, translated
-from store.errors import AnswerError, StoreError, StoreUnreachable, UsageError
+from store.errors import AnswerError, StoreUnreachable, UsageError
 
 T = TypeVar("T")
 # For what reads much, and as many for what is sent. Each has a connection, and on SQLite a cache of 32 MiB; Python runs
@@ -30,14 +30,13 @@ THREADS = 4
 MOST_WAITING = 1_000  # questions that are not answered yet
 BATCH = 64  # questions answered from one snapshot
 BATCHES = 2  # at a time: one waits for the server while the other is worked on
+LOOK_S = 0.02  # between two looks at which file is there: each lets another thread take its turn
 
 
-def _file_of(url: URL) -> tuple[int, int] | None:
-    """Tell which file a SQLite store is in; None: there is none."""
-    if url.get_backend_name() != "sqlite":
-        return None
+def _file_of(database: str) -> tuple[int, int] | None:
+    """Tell which file a path leads to; None: to none."""
     try:
-        found = os.stat(url.database or "")
+        found = os.stat(database)
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -57,55 +56,49 @@ class Readers:
         self._opened: set[History] = set()
         self._lock = threading.Lock()
         self._running = 0
-        self._is_holding = False
+        self._database = url.database or "" if self.answers_in_loop else None
         self._file: tuple[int, int] | None = None
+        self._looked_s = float("-inf")  # when it was the same
         self._waiting: list[tuple[Callable[[History], Any], asyncio.Future[Any]]] = []
         self._batches = 0
 
-    def in_loop(self, question: Callable[[History], T]) -> T:
-        """Answer in the event loop's thread; all that waited for the loop by now is answered from one snapshot.
-
-        What comes later waits behind the end of that snapshot, so it is never older than its question.
-        """
-        if not self._is_holding:
-            self.here(History.hold)
-            self._is_holding = True
-            asyncio.get_running_loop().call_soon(self._release)
-        return self.here(question)
-
-    def _release(self) -> None:
-        self._is_holding = False
-        with suppress(StoreError):  # who asked has been told
-            self.here(History.release)
-
     def here(self, question: Callable[[History], T]) -> T:
         """Answer in this thread. Raises as the question does, and StoreError where the store fails."""
-        history: History | None = getattr(self._local, "history", None)
         try:
-            self._check_file()
-            if history is None:
-                history = self._local.history = self._open()
-                with self._lock:
-                    self._opened.add(history)
-            return question(history)
+            return question(self._history())
         except (AnswerError, UsageError, Refusal):
             raise
         except Exception:
-            self._drop(history)  # its connection may be broken, or inside a snapshot
+            self._drop()  # its connection may be broken, or inside a snapshot
             with translated(self._url):
                 raise
 
+    def _history(self) -> History:
+        """Give this thread's history of the file that there was at the first question."""
+        self._check_file()
+        history: History | None = getattr(self._local, "history", None)
+        if history is None:
+            history = self._local.history = self._open()
+            with self._lock:
+                self._opened.add(history)
+        return history
+
     def _check_file(self) -> None:
         """Refuse another file than that of the first question: half of a server would go on with the old one."""
-        file = _file_of(self._url)
+        now_s = time.monotonic()
+        if self._database is None or now_s < self._looked_s + LOOK_S:
+            return
+        file = _file_of(self._database)
         if self._file is None:
             self._file = file
         elif file != self._file:
             raise StoreUnreachable(
                 f"The file of {masked(self._url)} is not the one that this server began with; restart the server."
             )
+        self._looked_s = now_s
 
-    def _drop(self, history: History | None) -> None:
+    def _drop(self) -> None:
+        history: History | None = getattr(self._local, "history", None)
         self._local.history = None
         if history is not None:
             with self._lock:
@@ -115,7 +108,7 @@ class Readers:
     async def soon(self, question: Callable[[History], T]) -> T:
         """Answer what costs a few seeks: at once on SQLite; else in a thread, all that wait by then in one snapshot."""
         if self.answers_in_loop:
-            return self.in_loop(question)
+            return self.here(question)
         if len(self._waiting) >= MOST_WAITING:
             raise Refusal(400, "ThrottlingException", "Rate exceeded: too many questions at once")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -1,6 +1,8 @@
 """Point answers over HTTP beside a constant answer of the same server, and beside a bare application on its server.
 
-Needs wrk. Rounds take turns, so that a busy moment of the machine falls on all of them; medians of the ratios are told.
+About many things at many instants: questions asked for the first time, and a few thousand asked again and again, as
+screens do, whose answers are remembered. Needs wrk. Rounds take turns, so that a busy moment of the machine falls on
+all of them; medians of the ratios are told.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from tests.http.serving import serving
 pytestmark = pytest.mark.bench
 
 EVENTS, DEVICES = 200_000, 2_000
-ASKED = 5_000  # different questions
+NEW, AGAIN = 120_000, 5_000  # questions: more than a round asks, and few
+BARE, CONSTANT = "a bare application", "a constant answer"
+FIRST, REMEMBERED = "answer asked first", "answer remembered"
 ROUNDS, SECONDS, CONNECTIONS = 3, 4, 16
 
 _BARE = """
@@ -73,12 +77,12 @@ def bare() -> Iterator[str]:
         process.terminate()
 
 
-def questions(file: Path, rng: random.Random) -> Path:
+def questions(file: Path, rng: random.Random, count: int) -> Path:
     """Write a script that makes wrk ask about many things at many instants."""
     asked = (
         f'"/at/{iso(rng.randrange(T0 + 3_600_000, T0 + 30 * 3_600_000))}'
         f'/things/device-{rng.randrange(DEVICES):06}/connectivity-data"'
-        for _ in range(ASKED)
+        for _ in range(count)
     )
     file.write_text(
         f"local paths = {{{','.join(asked)}}}\nlocal at = 0\n"
@@ -87,23 +91,28 @@ def questions(file: Path, rng: random.Random) -> Path:
     return file
 
 
+def ratio(loads: list[Load], peers: list[Load]) -> float:
+    """Give the median of what each round tells of it."""
+    return statistics.median(mine.a_second / its.a_second for mine, its in zip(loads, peers, strict=True))
+
+
 def test_point_answers_beside_a_constant_one(new_shared_url: Callable[[], str], tmp_path: Path) -> None:
     url = new_shared_url()
     ours(url, lines(random.Random(2), EVENTS, DEVICES))
-    script = questions(tmp_path / "ask.lua", random.Random(3))
-    told: dict[str, list[Load]] = {"bare application": [], "constant answer": [], "point answer": []}
+    rng = random.Random(3)
+    again = questions(tmp_path / "again.lua", rng, AGAIN)
+    told: dict[str, list[Load]] = {name: [] for name in (BARE, CONSTANT, FIRST, REMEMBERED)}
     with serving("--store", url) as base, bare() as hello:
-        load(base, script)  # warm
+        load(base, again)  # warm
         for _ in range(ROUNDS):
-            told["bare application"].append(load(hello))
-            told["constant answer"].append(load(f"{base}/healthz"))
-            told["point answer"].append(load(base, script))
+            told[BARE].append(load(hello))
+            told[CONSTANT].append(load(f"{base}/healthz"))
+            told[FIRST].append(load(base, questions(tmp_path / "new.lua", rng, NEW)))
+            load(base, again)
+            told[REMEMBERED].append(load(base, again))
     print()
-    points = told["point answer"]
     for name, loads in told.items():
-        ratio = statistics.median(
-            point.a_second / one.a_second for point, one in zip(points, loads, strict=True)
-        )
         rate = statistics.median(one.a_second for one in loads)
         p99_ms = statistics.median(one.p99_ms for one in loads)
-        print(f"  {name:18} {rate:9,.0f} a second  p99 {p99_ms:6.2f} ms  the point answer is {ratio:.2f} x")
+        beside = ", ".join(f"{ratio(loads, told[peer]):.2f} x {peer}" for peer in (CONSTANT, BARE))
+        print(f"  {name:22} {rate:9,.0f} a second  p99 {p99_ms:6.2f} ms  {beside}")

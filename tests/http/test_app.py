@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from io import StringIO
@@ -26,7 +27,7 @@ from queries.http.log import MOST_PATH, AccessLog
 from queries.http.messages import Refusal
 from queries.http.operations import OPERATIONS
 from queries.http.paths import Target, target_of
-from queries.http.readers import THREADS, Readers
+from queries.http.readers import LOOK_S, THREADS, Readers
 from queries.times import iso
 from store.clock import system_clock
 from store.engine import open_writer, parse_url
@@ -304,10 +305,12 @@ def test_a_store_that_was_put_in_the_place_of_another_is_not_answered_from_half_
     place.rename(old)
     for after in (lambda: None, lambda: new.rename(place)):
         after()
+        time.sleep(2 * LOOK_S)
         for path, more in both:
             assert error_of(ask(app, path, **more)) == (503, "ServiceUnavailableException")
             assert "restart the server" in capsys.readouterr().err
     old.rename(place)
+    time.sleep(2 * LOOK_S)
     assert {ask(app, path, **more).status for path, more in both} == {200}
     found.close()
 
