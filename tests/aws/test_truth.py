@@ -79,7 +79,11 @@ def by_broker(bodies: list[str], rng: random.Random, folder: Path) -> Iterator[F
         broker.stop()
 
 
-@pytest.mark.parametrize("feeding", [by_queue, by_stream, by_bucket, by_broker])
+@pytest.mark.parametrize(
+    ("feeding", "store_url"),
+    [(by_queue, "postgresql"), (by_stream, "sqlite"), (by_bucket, "postgresql"), (by_broker, "sqlite")],
+    indirect=["store_url"],
+)
 def test_events_and_checks_together_are_the_truth(
     feeding: Feeding, iot: IotFake, store_url: str, tmp_path: Path, rng: random.Random
 ) -> None:

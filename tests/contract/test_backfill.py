@@ -29,7 +29,7 @@ from tests.strategies import checked_history, history
 __all__ = ["new_url"]  # a fixture
 
 NOW = T0 + 400 * 86_400_000
-HISTORIES = 150
+HISTORIES = 80
 Batches = Sequence[Sequence[Learned]]
 
 

@@ -42,6 +42,12 @@ TABLES = sorted(metadata.tables.keys() - {"rules", "care"})
 NOTHING = dict.fromkeys(TABLES, 0)
 
 
+@pytest.fixture
+def postgres_store_url(database_url: str) -> str:
+    """URL of what is no store yet."""
+    return database_url
+
+
 def rows(url: str) -> dict[str, int]:
     """Count the rows of every table."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)

@@ -43,7 +43,7 @@ def fill_checked(url: str, rng: random.Random, count: int = 25) -> None:
 
 
 def test_a_sound_store_has_no_fault(run: Run, store_url: str, rng: random.Random) -> None:
-    fill(store_url, rng, 60)
+    fill(store_url, rng, 30)
     fill_checked(store_url, rng)
     done = run("db", "check")
     assert (done.code, done.out.rpartition(": ")[2]) == (0, "no fault\n"), done.out
@@ -228,7 +228,7 @@ def answers(url: str, questions: list[Question]) -> list[dict[str, Any]]:
 def test_a_backup_answers_as_the_original_did(
     on_any: Run, store_url: str, tmp_path: Path, rng: random.Random
 ) -> None:
-    names, instants = fill(store_url, rng, 60)
+    names, instants = fill(store_url, rng, 30)
     fill_checked(store_url, rng, 15)
     copy = f"sqlite:///{tmp_path / 'copy.db'}"
     asked = questions(rng, [*names, "client-1", "nope"], instants, 3_000)
@@ -247,7 +247,7 @@ def test_a_backup_answers_as_the_original_did(
 def test_a_backup_beside_a_writer_is_one_state_of_the_store(
     store_url: str, tmp_path: Path, rng: random.Random
 ) -> None:
-    told = in_turn(rng, histories(rng, 120))
+    told = in_turn(rng, histories(rng, 60))
     batches = [learned(told[at : at + 25]) for at in range(0, len(told), 25)]
     written: list[int] = []
     stop = threading.Event()

@@ -58,7 +58,7 @@ def fill(url: str, rng: random.Random) -> int:
     while True:
         drawn: list[History] = []
         while not any(len(evidence_of(one)) > 100 for one in drawn) or count < 3:
-            drawn.append(long_history(rng, client_id(count)))
+            drawn.append(long_history(rng, client_id(count), strays=False))
             count += 1
         told = as_it_came(rng, drawn)
         write(url, told, rng)
@@ -235,14 +235,7 @@ def test_a_purge_that_was_killed_is_finished_by_the_next(
 def test_others_write_while_a_store_is_purged(
     postgres_store_url: str, tmp_path: Path, rng: random.Random
 ) -> None:
-    drawn: list[History] = []
-    while sum(len(evidence_of(one)) > 100 for one in drawn) < 3:  # or there may be nothing to purge
-        drawn = [long_history(rng, client_id(number)) for number in range(CLIENTS)]
-    told = as_it_came(rng, drawn)
-    stamps = sorted(stamp(each) for _, each in told)
-    horizon_ms = stamps[len(stamps) // 2]
-    before = [one for one in told if one[0] < horizon_ms + DAY_MS]
-    write(postgres_store_url, before, rng)
+    horizon_ms = fill(postgres_store_url, rng)
     whole = f"sqlite:///{tmp_path / 'whole.db'}"
     with open_reader(parse_url(postgres_store_url)) as store:
         back_up(store, tmp_path / "whole.db")

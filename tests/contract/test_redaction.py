@@ -154,7 +154,7 @@ def test_a_timeline_is_the_same_with_it_and_without(
     store_url: str, on_any: Run, tmp_path: Path, rng: random.Random
 ) -> None:
     """Events and checks in any order and any batches; and the same again, redacted, changes no transition."""
-    told = in_turn(rng, histories(rng, 150))
+    told = in_turn(rng, histories(rng, 60))
     plain = [one._replace(evidence=decorated(rng, one.evidence)) for one in learned_checks(told)]
     redact = redaction({IP: HASH, PRINCIPAL: DROP}, key=KEY.encode())
     redacted = [redact.record(one) for one in plain]

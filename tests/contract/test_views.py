@@ -49,18 +49,18 @@ PERIODS += " last_known_state, last_known_timestamp_ms, last_known_reason FROM p
 
 
 def test_periods_are_those_of_python(store_url: str, rng: random.Random) -> None:
-    ingest(store_url, [learned(in_turn(rng, histories(rng, 250)))])
+    ingest(store_url, [learned(in_turn(rng, histories(rng, 120)))])
     assert sorted(rows(store_url, PERIODS), key=repr) == in_python(store_url)
 
 
 def test_periods_show_what_checks_prove(store_url: str, rng: random.Random) -> None:
-    told = check_laws.in_turn(rng, check_laws.histories(rng, 200))
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 100))
     counts = check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
-    assert counts.repeated > 100
+    assert counts.repeated > 50
     found = sorted(rows(store_url, PERIODS), key=repr)
     assert found == in_python(store_url)
     query = "SELECT count(*) FROM stretches WHERE confirmed_ms IS NOT NULL AND confirmed_until_ms < end_ms"
-    assert rows(store_url, query) > [(100,)]  # stretches of which checks prove a part
+    assert rows(store_url, query) > [(30,)]  # stretches of which checks prove a part
 
 
 def test_periods_of_a_window_tile_it_where_checks_prove_a_part(store_url: str) -> None:
@@ -85,14 +85,14 @@ def test_periods_know_when_nobody_was_watching(store_url: str, rng: random.Rando
         Learned(Watch("sqs", T0 + start * 60_000, T0 + (start + length) * 60_000), 0)
         for start, length in ((0, 2), (1, 3), (10, 10), (20, 5), (500, 4_000), (9_000, 20_000))
     ]
-    ingest(store_url, [[*learned(in_turn(rng, histories(rng, 250))), *watches]])
+    ingest(store_url, [[*learned(in_turn(rng, histories(rng, 120))), *watches]])
     found = sorted(rows(store_url, PERIODS), key=repr)
     assert found == in_python(store_url)
     assert {"observed", "inferred", "unknown"} <= {row[6] for row in found}
 
 
 def test_outages_are_the_runs_of_disconnected_periods(store_url: str, rng: random.Random) -> None:
-    ingest(store_url, [learned(in_turn(rng, histories(rng, 250)))])
+    ingest(store_url, [learned(in_turn(rng, histories(rng, 120)))])
     runs: list[list[Any]] = []
     for client_id, from_ms, to_ms, state, *_ in sorted(
         in_python(store_url), key=lambda row: (row[0], row[1])
@@ -108,7 +108,7 @@ def test_outages_are_the_runs_of_disconnected_periods(store_url: str, rng: rando
 
 
 def test_the_current_status_is_the_last_period(store_url: str, rng: random.Random) -> None:
-    ingest(store_url, [learned(in_turn(rng, histories(rng, 250)))])
+    ingest(store_url, [learned(in_turn(rng, histories(rng, 120)))])
     last = {row[0]: row[3] for row in in_python(store_url) if row[2] is None}
     assert dict(rows(store_url, "SELECT client_id, state FROM current_status")) == last
 

@@ -125,7 +125,7 @@ def assert_same(found: dict[str, list[Told]], wanted: dict[str, list[Told]]) -> 
 
 
 def test_a_check_reads_back_as_what_it_said(rng: random.Random) -> None:
-    for one in histories(rng, 200):
+    for one in histories(rng, 120):
         for check in one.checks:
             assert check_of(observed(check)) == check
 
@@ -142,12 +142,12 @@ def test_any_order_in_any_batches_gives_the_timeline_of_the_oracle(
     store_url: str, rng: random.Random
 ) -> None:
     """Laws 1 and 3."""
-    told = in_turn(rng, histories(rng, 400))
+    told = in_turn(rng, histories(rng, 120))
     ingest(store_url, cut(rng, learned(told), 1_500))
     assert_same(timelines(store_url), expected(told))
 
 
-@pytest.mark.parametrize(("most", "count", "asked"), [(1, 25, 16), (60, 100, 8), (3_000, 1_000, 2)])
+@pytest.mark.parametrize(("most", "count", "asked"), [(1, 12, 12), (60, 60, 6), (3_000, 250, 2)])
 def test_an_answer_as_known_then_is_that_of_the_evidence_known_then(
     store_url: str, rng: random.Random, most: int, count: int, asked: int
 ) -> None:
@@ -163,15 +163,15 @@ def test_an_answer_as_known_then_is_that_of_the_evidence_known_then(
 def test_checks_one_by_one_take_rows_only_where_they_say_something_new(
     store_url: str, rng: random.Random
 ) -> None:
-    told = in_turn(rng, histories(rng, 30))
+    told = in_turn(rng, histories(rng, 15))
     counts = ingest(store_url, [[each] for each in learned(told)])
-    assert counts.repeated > 20
+    assert counts.repeated > 5
     assert_same(timelines(store_url), expected(told))
 
 
 def test_evidence_delivered_again_changes_nothing(store_url: str, rng: random.Random) -> None:
     """Law 2."""
-    told = in_turn(rng, histories(rng, 150))
+    told = in_turn(rng, histories(rng, 50))
     ingest(store_url, cut(rng, learned(told), 60))
     before = timelines(store_url)
     again = [*told, *told]
@@ -241,7 +241,7 @@ def test_what_is_exported_and_restored_is_the_same(
     # The reason of a disconnect in a connect is none to the decoder: it keeps it among what is unusual.
     told = [
         each
-        for each in in_turn(rng, histories(rng, 150))
+        for each in in_turn(rng, histories(rng, 50))
         if not (isinstance(each, Event) and each.kind is Kind.CONNECTED and each.reason is not None)
     ]
     moments = sorted(rng.choices(range(NOW - len(told), NOW), k=len(told)))
@@ -262,7 +262,7 @@ def exported(url: str) -> list[bytes]:
 def test_rebuilding_ends_with_the_same_rows_and_mends_what_was_changed(
     store_url: str, rng: random.Random
 ) -> None:
-    told = in_turn(rng, histories(rng, 40))
+    told = in_turn(rng, histories(rng, 25))
     ingest(store_url, cut(rng, learned(told, range(NOW - len(told), NOW)), 4))
     before = timelines(store_url)
     with open_writer(parse_url(store_url)) as store:

@@ -39,7 +39,7 @@ def told(url: str, from_ms: int = 0, to_ms: int = 1 << 50, *, now_ms: int = 1 <<
 def test_a_path_that_was_out_for_six_hours_is_told_and_what_nothing_proves_then_is_unknown(
     store_url: str, tmp_path: Path, checks: int
 ) -> None:
-    choices = Choices(things=60, days=2, gaps=1, gap_minutes=360, check_minutes=checks)
+    choices = Choices(things=30, days=2, gaps=1, gap_minutes=360, check_minutes=checks)
     found = filled(store_url, tmp_path, choices)
     gaps = [gap for day in found.days for gap in day.gaps]
     assert sum(ends - begins for begins, ends in gaps) == GAP_MS
