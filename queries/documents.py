@@ -42,6 +42,9 @@ FIELDS: dict[str, Values] = {
     "connectivity.disconnectReason": lambda one: _optional(one.reason),
 }
 ATTRIBUTE = "attributes."
+# What the name and the timeline of a thing tell; all other fields take the registry.
+NAMING = frozenset({"thingName"})
+STANDING = NAMING | {name for name in FIELDS if name.startswith("connectivity.")}
 # As GetIndexingConfiguration names the managed fields.
 _SAME = {"registry.thingTypeName": "thingTypeName", "registry.thingGroupNames": "thingGroupNames"}
 # What AWS indexes and no evidence tells.

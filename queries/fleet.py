@@ -1,8 +1,8 @@
 """The documents of a fleet as of any instant, as known at any: read as far as a query needs them, and remembered.
 
 What was known at a moment never changes, so that the pages of one query, and the queries about one incident, read each
-thing once. Decides nothing of an answer: that is for store/answer.py. Memory: MOST_REMEMBERED things, of MOST_INSTANTS
-instants, and the names of the fleet as known at MOST_MOMENTS moments. Threads may share it.
+thing once. How a thing is read is for queries/sketches.py. Memory: MOST_REMEMBERED things, of MOST_INSTANTS instants,
+and the names of the fleet as known at MOST_MOMENTS moments. Threads may share it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from queries.documents import Document
+from queries.documents import NAMING, STANDING, Document
 from queries.history import Reading
-from queries.search_match import matching, named, on_name
+from queries.search_match import Partly, matching, named, partly
 from queries.search_query import Query
-from queries.standing import Standing, check_begun, names_of
-from store.ahead import read_ahead
-from store.answer import Asker, ask, check_past, is_legal
+from queries.sketches import Depth, Sketch, Told, deepened, sketched
+from queries.standing import check_begun, names_of
+from store.answer import Asker, check_past, is_legal
 from store.care import NO_CARE
 from store.errors import ResourceNotFound
 
 MOST_REMEMBERED = 200_000  # things, of all instants together
 MOST_MOMENTS = 4
 MOST_INSTANTS = 64
-CHUNK = 250  # things read at a time
+CHUNK = 250  # things read at a time, to begin with: a first page is wanted soon
+MOST_CHUNK = 4_000
 
 _Key = tuple[int, int]  # instant, moment of learning
-_Told = dict[str, Document | None]  # by name; None: there was no such thing
 
 
 class Fleet:
@@ -39,38 +39,45 @@ class Fleet:
         self._lock = threading.Lock()
         self._care = NO_CARE
         self._names: OrderedDict[int, list[str]] = OrderedDict()  # by moment of learning
-        self._told: OrderedDict[_Key, _Told] = OrderedDict()
+        self._told: OrderedDict[_Key, Told] = OrderedDict()
         self._count = 0
 
     def matching(
-        self, reading: Reading, query: Query, at_ms: int, *, after: str = "", chunk: int = CHUNK
+        self, reading: Reading, query: Query, at_ms: int, *, after: str = "", described: bool = True
     ) -> Iterator[Document]:
         """List the documents that a query matches, by name, of names later than `after`; as far as they are taken.
 
-        Raises InvalidRequest for the future, IndexNotReady before the history begins or before what a purge left.
+        Without `described` a document may lack all that the registry tells. Raises InvalidRequest for the future,
+        IndexNotReady before the history begins or before what a purge left.
         """
         check(reading, at_ms)
-        matches, may_match = matching(query), on_name(query)
+        search = _Search(query, described)
         name = named(query)
         if name is not None:
             like = [each for each in names_like(reading.asker, name, reading.known_at) if each > after]
-            yield from filter(matches, self._documents(reading, like, at_ms, remember=False))
+            yield from self._found(reading, search, like, at_ms, remember=False)
             return
         names = self._all_names(reading)
+        may_match = partly(query, NAMING)
         wanted: list[str] = []
+        most = CHUNK
         for each in names[bisect_right(names, after) :]:
-            if may_match(each) is not False:
+            if may_match(Document(each)) is not False:
                 wanted.append(each)
-                if len(wanted) == chunk:
-                    yield from filter(matches, self._documents(reading, wanted, at_ms))
+                if len(wanted) == most:
+                    yield from self._found(reading, search, wanted, at_ms)
                     wanted = []
-        yield from filter(matches, self._documents(reading, wanted, at_ms))
+                    most = min(2 * most, MOST_CHUNK)
+        yield from self._found(reading, search, wanted, at_ms)
 
     def document(self, reading: Reading, name: str, at_ms: int) -> Document:
         """Describe one thing, by its name as it is. Raises ResourceNotFound, and as `matching` does."""
         check(reading, at_ms)
-        for found in self._documents(reading, [name], at_ms, remember=False):
-            return found
+        for found in deepened(
+            reading, [*sketched(reading, [name], at_ms).values()], at_ms, Depth.WHOLE
+        ).values():
+            if found is not None:
+                return found.document
         raise ResourceNotFound(f"Thing {name} was not found at that time.")
 
     @property
@@ -84,23 +91,34 @@ class Fleet:
             name in names for names in self._names.values()
         )
 
-    def _documents(
-        self, reading: Reading, names: Sequence[str], at_ms: int, *, remember: bool = True
+    def _found(
+        self, reading: Reading, search: _Search, names: Sequence[str], at_ms: int, *, remember: bool = True
     ) -> Iterator[Document]:
+        """Read things as far as the search needs each of them, and give those that it finds."""
         key = (at_ms, reading.known_at)
         with self._lock:
             told = self._told.get(key, {}) if self._is_of(reading) else {}
             if told:
                 self._told.move_to_end(key)
-        unread = [name for name in names if name not in told]
-        read_ahead(reading.asker, unread, at_ms, reading.known_at)
-        read = {name: document(reading, name, at_ms) for name in unread}
+        read: Told = {**sketched(reading, [name for name in names if name not in told], at_ms)}
+        candidates: list[tuple[str, bool | None]] = []
+        shallow: dict[Depth, list[Sketch]] = {Depth.THERE: [], Depth.WHOLE: []}
+        for name in names:
+            sketch = read[name] if name in read else told[name]
+            if sketch is None or (is_match := search.by_standing(sketch.document)) is False:
+                continue
+            candidates.append((name, is_match))
+            wanted = Depth.WHOLE if search.described or is_match is None else Depth.THERE
+            if sketch.depth < wanted:
+                shallow[wanted].append(sketch)
+        for depth, sketches in shallow.items():
+            read |= deepened(reading, sketches, at_ms, depth)
         if remember:
             self._remember(reading, key, read)
-        for name in names:
-            found = read[name] if name in read else told[name]
-            if found is not None:
-                yield found
+        for name, is_match in candidates:
+            sketch = read[name] if name in read else told[name]
+            if sketch is not None and (is_match or search.matches(sketch.document)):
+                yield sketch.document
 
     def _is_of(self, reading: Reading) -> bool:
         """Tell whether what is remembered is of the store as it is read; forget it all once more was taken out."""
@@ -112,13 +130,13 @@ class Fleet:
             self._count = 0
         return care == self._care
 
-    def _remember(self, reading: Reading, key: _Key, read: _Told) -> None:
+    def _remember(self, reading: Reading, key: _Key, read: Told) -> None:
         """Keep what was read, and let go of the instants asked for longest ago."""
         with self._lock:
-            if not self._is_of(reading):
+            if not read or not self._is_of(reading):
                 return
             told = self._told.get(key, {})
-            if len(told) + len(read) > self._most:
+            if len(told) + sum(name not in told for name in read) > self._most:
                 return
             self._told[key] = told
             self._told.move_to_end(key)
@@ -140,6 +158,17 @@ class Fleet:
                     while len(self._names) > MOST_MOMENTS:
                         self._names.popitem(last=False)
         return names
+
+
+class _Search:
+    """A query, as what is asked of a document while it is read; `described`: all of it is wanted of what is found."""
+
+    __slots__ = ("by_standing", "described", "matches")
+
+    def __init__(self, query: Query, described: bool) -> None:
+        self.by_standing: Partly = partly(query, STANDING)
+        self.matches = matching(query)
+        self.described = described
 
 
 def check(reading: Reading, at_ms: int) -> None:
@@ -169,31 +198,3 @@ def names_like(asker: Asker, name: str, known_at: int) -> list[str]:
         if client_id not in names and not asker.rows("is_bound", client_no=client_no, known_at=known_at):
             names.add(client_id)
     return sorted(names)
-
-
-def document(reading: Reading, name: str, at_ms: int) -> Document | None:
-    """Describe a thing as the index would have; None where there was none.
-
-    Of one that was registered, while nothing is known of its connection, the index says nothing of that.
-    """
-    asker, known_at = reading.asker, reading.known_at
-    registry = asker.registry(name, known_at, whole=True)
-    try:
-        answer = ask(asker, name, at_ms, known_at=known_at, now_ms=reading.now_ms)
-    except ResourceNotFound:
-        if registry is None or not asker.is_registered(name, at_ms, known_at):
-            return None
-        answer = None
-    lifetime = None if registry is None else registry.lifetime(at_ms)
-    said = Standing(name, name, answer, registry).described(at_ms)
-    known = None if answer is None or answer.connected is None else answer
-    return Document(
-        name,
-        None if lifetime is None else lifetime.thing_id,
-        said.type_name,
-        said.groups,
-        said.attributes,
-        None if known is None else known.connected,
-        None if known is None else known.timestamp_ms,
-        None if known is None or known.connected else known.disconnect_reason,
-    )

@@ -18,7 +18,7 @@ from queries.aggregates import (
     percentiles,
     statistics,
 )
-from queries.documents import Document, described_json, listed_json, search_json
+from queries.documents import STANDING, Document, described_json, listed_json, search_json
 from queries.fleet import Fleet, check
 from queries.history import History, Reading
 from queries.page_token import Asked, Place, place_of, token_of
@@ -96,7 +96,9 @@ class FleetReads:
         # What AWS takes where none is named; of the registry's versions nothing is kept.
         field = None if name in (None, "registry.version") else aggregated(name or "")
         return {
-            "statistics": self._over(history, at, known_at, query, lambda found: statistics(found, field))
+            "statistics": self._over(
+                history, at, known_at, query, field, lambda found: statistics(found, field)
+            )
         }
 
     def get_cardinality(
@@ -105,7 +107,9 @@ class FleetReads:
         """Answer GetCardinality."""
         query, field = _query(request), _field(request)
         return {
-            "cardinality": self._over(history, at, known_at, query, lambda found: cardinality(found, field))
+            "cardinality": self._over(
+                history, at, known_at, query, field, lambda found: cardinality(found, field)
+            )
         }
 
     def get_percentiles(
@@ -115,7 +119,7 @@ class FleetReads:
         query, field, percents = _query(request), _field(request), _percents(request)
         return {
             "percentiles": self._over(
-                history, at, known_at, query, lambda found: percentiles(found, field, percents)
+                history, at, known_at, query, field, lambda found: percentiles(found, field, percents)
             )
         }
 
@@ -129,7 +133,7 @@ class FleetReads:
         if not isinstance(terms, Mapping):
             raise InvalidRequest("bucketsAggregationType must hold termsAggregation.")
         most = _whole(terms, "maxBuckets", 1, MOST_BUCKETS) or BUCKETS
-        return self._over(history, at, known_at, query, lambda found: buckets(found, field, most))
+        return self._over(history, at, known_at, query, field, lambda found: buckets(found, field, most))
 
     def _over(
         self,
@@ -137,10 +141,12 @@ class FleetReads:
         at: int,
         known_at: int | None,
         query: Query,
+        field: str | None,
         aggregate: Callable[[Iterator[Document]], T],
     ) -> T:
+        described = field is not None and field not in STANDING
         with history.reading(known_at) as reading:
-            return aggregate(self._fleet.matching(reading, query, at))
+            return aggregate(self._fleet.matching(reading, query, at, described=described))
 
     def _page(
         self,

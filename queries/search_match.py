@@ -1,8 +1,8 @@
-"""Which documents a query matches, and which names it may match before anything else of a thing is known. Pure."""
+"""Which documents a query matches, and which it may match while only a part of them is known. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from queries.documents import Document, Values, everywhere, indexed_number, values_of
 from queries.search_query import (
@@ -21,6 +21,7 @@ from queries.search_query import (
 )
 
 Matches = Callable[[Document], bool]
+Partly = Callable[[Document], bool | None]
 
 
 def matching(query: Query) -> Matches:
@@ -46,24 +47,26 @@ def matching(query: Query) -> Matches:
             return _some_word(_values(query.field), _within(query))
 
 
-def on_name(query: Query) -> Callable[[str], bool | None]:
-    """Give what tells of a thing's name whether the query matches it; None: that depends on more than the name."""
+def partly(query: Query, known: Container[str]) -> Partly:
+    """Give what tells of a document, of which only the fields of `known` were read, whether the query matches it.
+
+    None: that depends on the others. Its name is always among those that were read.
+    """
     match query:
         case And(parts):
-            every = [on_name(part) for part in parts]
-            return lambda name: _all_of(told(name) for told in every)
+            every = [partly(part, known) for part in parts]
+            return lambda one: _all_of(told(one) for told in every)
         case Or(parts):
-            some = [on_name(part) for part in parts]
-            return lambda name: _not(_all_of(_not(told(name)) for told in some))
+            some = [partly(part, known) for part in parts]
+            return lambda one: _not(_all_of(_not(told(one)) for told in some))
         case Not(part):
-            no = on_name(part)
-            return lambda name: _not(no(name))
+            no = partly(part, known)
+            return lambda one: _not(no(one))
         case Term(None, pattern) if pattern == PRESENT:
-            return lambda name: True
-        case Term("thingName") | Phrase("thingName") | Range("thingName"):
-            matches = matching(query)
-            return lambda name: matches(Document(name))
-    return lambda name: None
+            return lambda one: True
+        case Term(str() as field) | Phrase(str() as field) | Range(str() as field) if field in known:
+            return matching(query)
+    return lambda one: None
 
 
 def named(query: Query) -> str | None:

@@ -8,8 +8,7 @@ asks the store himself where he does not. SQLite, which is asked in this process
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from store.packing import BLOCK, LONGEST_SWEEP_MS, SLOT_BYTES
 
@@ -53,41 +52,69 @@ def by_key(rows: Sequence[tuple[Any, ...]], keys: Sequence[Key]) -> dict[tuple[A
     width = len(keys[0])
     found: dict[tuple[Any, ...], Rows] = {tuple(key.values()): [] for key in keys}
     for row in rows:
-        found[tuple(islice(row, width))].append(row[width:])
+        found[row[:width]].append(row[width:])
     return found
 
 
-def read_ahead(asker: Asker, names: Sequence[str], at_ms: int, known_at: int) -> None:
-    """Read what describing things at an instant takes, as known at a moment; until the next call or the snapshot's end.
+class Ahead(NamedTuple):
+    """The rows of one statement for many keys: the names of a key, what was the same for all, and each one's rows."""
+
+    names: tuple[str, ...]
+    values: Mapping[str, Any]
+    rows: Mapping[tuple[Any, ...], Rows]
+
+    def find(self, asked: Mapping[str, Any]) -> Rows | None:
+        """Find the rows of what is asked; None: that is none of the keys, or was asked otherwise."""
+        found = self.rows.get(tuple([asked[name] for name in self.names]))
+        if found is None or any(asked[name] != value for name, value in self.values.items()):
+            return None
+        return found
+
+
+def standing_ahead(asker: Asker, names: Sequence[str], at_ms: int, known_at: int) -> None:
+    """Read what telling how things stand at an instant takes, as known at a moment; until more is read ahead.
+
+    Or until the snapshot ends.
+    """
+    asker.forget_ahead()
+    if asker.is_sqlite or len(names) < 2:
+        return
+    ask, known = asker.read_many, {"known_at": known_at}
+    named = [{"name": name} for name in names]
+    clients = ask("client", named, realm=asker.realm)
+    things = [{"thing_no": rows[0][0]} for rows in ask("thing", named, realm=asker.realm) if rows]
+    bound = ask("bound", things, at_ms=at_ms, **known)
+    speaking = [{"client_no": number} for number in {rows[0][0] for rows in (*clients, *bound) if rows}]
+    ask("client_id", speaking)
+    points = ask("point", speaking, at_ms=at_ms, **known)
+    opened = [
+        {**_slot(key["client_no"]), "open_at": rows[0][OPEN_AT]}
+        for key, rows in zip(speaking, points, strict=True)
+        if rows and rows[0][OPEN_AT] is not None
+    ]
+    ask("last_slot", opened, none=NO_SLOT, **known)
+
+
+def registry_ahead(asker: Asker, names: Sequence[str], known_at: int, *, whole: bool) -> None:
+    """Read what telling of the registrations of things takes; `whole`: of their types, groups and attributes too.
 
     Rows that only some things need, for their registrations ended or began anew, are not among them.
     """
     asker.forget_ahead()
     if asker.is_sqlite or len(names) < 2:
         return
-    ask = asker.read_many
-    realm, known = {"realm": asker.realm}, {"known_at": known_at}
+    ask, known = asker.read_many, {"known_at": known_at}
     named = [{"name": name} for name in names]
-    told = ask("registry", named, **realm, **known)
-    numbers = [rows[0][0] for rows in ask("client", named, **realm) if rows]
-    things = [{"thing_no": rows[0][0]} for rows in ask("thing", named, **realm) if rows]
-    bound = {rows[0][0] for rows in ask("bound", things, at_ms=at_ms, **known) if rows}
-    clients = [{"client_no": number} for number in numbers]
-    ask("index_answers", clients, **known)
-    if any(told):
-        ask("asked_after", clients, at_ms=FIRST_MS, **known)
-        slots = [{"block_no": number // BLOCK, "slot": number % BLOCK} for number in numbers]
-        ask("slots_after", slots, from_ms=FIRST_MS - LONGEST_SWEEP_MS, none=NO_SLOT, **known)
-    speaking = [{"client_no": number} for number in {*numbers, *bound}]
-    ask("client_id", speaking)
-    points = ask("point", speaking, at_ms=at_ms, **known)
-    opened = [
-        {
-            "block_no": key["client_no"] // BLOCK,
-            "slot": key["client_no"] % BLOCK,
-            "open_at": rows[0][OPEN_AT],
-        }
-        for key, rows in zip(speaking, points, strict=True)
-        if rows and rows[0][OPEN_AT] is not None
-    ]
-    ask("last_slot", opened, none=NO_SLOT, **known)
+    told = ask("registry", named, realm=asker.realm, **known)
+    found = ask("client", named, realm=asker.realm)
+    clients = [{"client_no": rows[0][0]} for rows in found if rows]
+    if whole:
+        ask("index_answers", clients, **known)
+    told_of = [{"client_no": rows[0][0]} for rows, said in zip(found, told, strict=True) if rows and said]
+    ask("asked_after", told_of, at_ms=FIRST_MS, **known)
+    slots = [_slot(key["client_no"]) for key in told_of]
+    ask("slots_after", slots, from_ms=FIRST_MS - LONGEST_SWEEP_MS, none=NO_SLOT, **known)
+
+
+def _slot(client_no: int) -> dict[str, int]:
+    return {"block_no": client_no // BLOCK, "slot": client_no % BLOCK}

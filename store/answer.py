@@ -142,17 +142,10 @@ def lasting(
     registry = None if by_client else asker.registry(thing_name, known_at)
     if registry is not None and registry.is_registered(at_ms) is False:
         raise nothing_known(asker, thing_name, at_ms, known_at, registered=False)
-    client_no = asker.client_named(thing_name) if by_client else client_of(asker, thing_name, at_ms, known_at)
-    period = None if client_no is None else asker.in_force(client_no, at_ms, known_at)
-    if client_no is None or period is None:
+    held = _held(asker, thing_name, at_ms, known_at=known_at, by_client=by_client)
+    if held is None:
         raise nothing_known(asker, thing_name, at_ms, known_at)
-    answer = answer_of(
-        period,
-        thing_name=None if by_client and not is_legal(thing_name) else thing_name,
-        client_id=thing_name if by_client else asker.client_id(client_no),
-        at_ms=at_ms,
-        known_at=known_at,
-    )
+    answer, period = held
     if registry is not None or (not by_client and asker.thing_named(thing_name) is not None):
         return Lasting(answer, at_ms, at_ms + 1)
     from_ms, to_ms = (
@@ -162,6 +155,32 @@ def lasting(
     if at_ms <= known_at:
         return Lasting(answer, from_ms, min(to_ms, known_at + 1))
     return Lasting(answer, max(from_ms, known_at + 1), to_ms)
+
+
+def answer_held(asker: Asker, thing_name: str, at_ms: int, *, known_at: int) -> Answer | None:
+    """Answer from the timeline alone, for an instant that may be asked about; None where it says nothing.
+
+    Whether there was such a thing is for `Asker.is_registered`; `ask` puts the two together.
+    """
+    held = _held(asker, thing_name, at_ms, known_at=known_at)
+    return None if held is None else held[0]
+
+
+def _held(
+    asker: Asker, thing_name: str, at_ms: int, *, known_at: int, by_client: bool = False
+) -> tuple[Answer, Period] | None:
+    client_no = asker.client_named(thing_name) if by_client else client_of(asker, thing_name, at_ms, known_at)
+    period = None if client_no is None else asker.in_force(client_no, at_ms, known_at)
+    if client_no is None or period is None:
+        return None
+    answer = answer_of(
+        period,
+        thing_name=None if by_client and not is_legal(thing_name) else thing_name,
+        client_id=thing_name if by_client else asker.client_id(client_no),
+        at_ms=at_ms,
+        known_at=known_at,
+    )
+    return answer, period
 
 
 def check_past(at_ms: int, now_ms: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from store.ahead import FIRST_MS, Key, Rows, by_key, for_many
+from store.ahead import FIRST_MS, Ahead, Key, Rows, by_key, for_many
 from store.annotations import Annotations, annotation_from
 from store.beginnings import MOST_MOMENTS, Beginnings
 from store.care import NO_CARE, Care, care_of
@@ -61,7 +61,7 @@ class Asker:
         self._beginnings = Beginnings()
         self._registry_begins: dict[int, int | None] = {}
         self._has_checks: bool | None = None
-        self._ahead: dict[tuple[str, frozenset[tuple[str, Any]]], Rows] = {}
+        self._ahead: dict[str, Ahead] = {}  # by statement, as it was last run for many keys
         self._told: tuple[str, int, tuple[Registry | None, list[Fact]]] | None = None
         self._mark = -1
         self._state: object = None  # of the store, when what may change was last read
@@ -212,14 +212,14 @@ class Asker:
     def read_many(self, statement: str, keys: Sequence[Key], **values: Any) -> list[Rows]:
         """Run one of the prepared statements for many keys, on PostgreSQL; gives the rows of each, in order.
 
-        They are found again, in this snapshot, by whoever asks for one of the keys with the same values.
+        They are found again, in this snapshot, by whoever asks for one of the keys with the same values, until the
+        statement is run for others.
         """
         if not keys:
             return []
         many, told = for_many(self._sql[statement], keys)
         rows = by_key(self._execute(many, {**values, **told}).fetchall(), keys)
-        for key in keys:
-            self._ahead[statement, frozenset({**values, **key}.items())] = rows[tuple(key.values())]
+        self._ahead[statement] = Ahead(tuple(keys[0]), values, rows)
         return [rows[tuple(key.values())] for key in keys]
 
     def forget_ahead(self) -> None:
@@ -227,19 +227,17 @@ class Asker:
         self._ahead.clear()
 
     def _row(self, statement: str, **values: Any) -> tuple[Any, ...] | None:
-        if self._ahead:
-            found = self._ahead.get((statement, frozenset(values.items())))
-            if found is not None:
-                return found[0] if found else None
+        ahead = self._ahead.get(statement)
+        if ahead is not None and (found := ahead.find(values)) is not None:
+            return found[0] if found else None
         row: tuple[Any, ...] | None = self._execute(self._sql[statement], values).fetchone()
         return row
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Run one of the prepared statements."""
-        if self._ahead:
-            ahead = self._ahead.get((statement, frozenset(values.items())))
-            if ahead is not None:
-                return ahead
+        ahead = self._ahead.get(statement)
+        if ahead is not None and (rows := ahead.find(values)) is not None:
+            return rows
         found: list[tuple[Any, ...]] = self._execute(self._sql[statement], values).fetchall()
         return found
 
@@ -247,7 +245,12 @@ class Asker:
 
     def client_named(self, client_id: str) -> int | None:
         """Find a client by its id."""
-        return self._number("client", self._clients, client_id)
+        number = self._clients.get(client_id)
+        if number is None:
+            number = self._number("client", self._clients, client_id)
+            if number is not None:
+                self._name(number, client_id)
+        return number
 
     def thing_named(self, name: str) -> int | None:
         """Find a thing by a name that events bore."""
@@ -296,10 +299,15 @@ class Asker:
         if name is None:
             row = self._row("client_id", client_no=client_no)
             assert row is not None
-            if len(self._client_ids) >= MOST_NAMES:
-                self._client_ids.clear()
-            name = self._client_ids[client_no] = row[0]
+            name = row[0]
+            self._name(client_no, name)
         return name
+
+    def _name(self, client_no: int, client_id: str) -> None:
+        """Remember the id of a client."""
+        if len(self._client_ids) >= MOST_NAMES:
+            self._client_ids.clear()
+        self._client_ids[client_no] = client_id
 
     # --- the registry: see store/registry.py for the rule -------------------------------------------------
 

@@ -102,9 +102,9 @@ class Registry(NamedTuple):
 
     def is_registered(self, at_ms: int) -> bool | None:
         """Tell whether the name was registered at an instant; None: nobody knows."""
-        if any(from_ms <= at_ms < to_ms for from_ms, to_ms in self.unregistered()):
-            return False
-        return None if self.lifetime(at_ms) is None else True
+        if self.lifetime(at_ms) is not None:
+            return True
+        return False if any(from_ms <= at_ms < to_ms for from_ms, to_ms in self.unregistered()) else None
 
 
 class _Word(IntEnum):
@@ -114,6 +114,10 @@ class _Word(IntEnum):
     WAS_NOT = 1
     BEGAN = 2
     WAS = 3
+
+
+_OPERATIONS = {"CREATED": _Word.BEGAN, "DELETED": _Word.ENDED, "UPDATED": _Word.WAS}
+_UNTOLD: dict[str, Any] = {"thingTypeName": None, "attributes": {}}  # a listing leaves out what is empty
 
 
 class Fact(NamedTuple):
@@ -162,62 +166,69 @@ def fact_of(kind: str, at_ms: int, body: str) -> Fact | None:
             return None
         return Fact(at_ms, _Word.WAS_NOT, -1, body, at_ms - LAG_MS)
     if members.get("api") == "SearchIndex" and isinstance(response, dict):
-        return _told(Fact(at_ms, _Word.WAS, -1, body, at_ms - LAG_MS), response)
+        return _told(at_ms, _Word.WAS, -1, body, at_ms - LAG_MS, response)
     return None
 
 
 def description_of(thing: dict[str, Any]) -> Description:
     """Read a thing as ListThings describes it, which tells no groups."""
-    return _told(was(0), {"thingTypeName": None, "attributes": {}, **thing}).description._replace(groups=())
+    return _told(0, _Word.WAS, -1, "", 0, {**_UNTOLD, **thing}).description._replace(groups=())
 
 
 def _registry_fact(at_ms: int, members: dict[str, Any], body: str) -> Fact | None:
-    event, operation = members.get("eventType"), members.get("operation")
-    version = members.get("versionNumber")
-    fact = Fact(at_ms, _Word.WAS, version if type(version) is int else -1, body, at_ms)
+    event, operation, version = (
+        members.get("eventType"),
+        members.get("operation"),
+        members.get("versionNumber"),
+    )
+    version = version if type(version) is int else -1
     if event == "THING_EVENT":
-        word = {"CREATED": _Word.BEGAN, "DELETED": _Word.ENDED, "UPDATED": _Word.WAS}.get(str(operation))
-        return None if word is None else _told(fact._replace(word=word), members)
+        word = _OPERATIONS.get(str(operation))
+        return None if word is None else _told(at_ms, word, version, body, at_ms, members)
     if event == "THING_TYPE_ASSOCIATION_EVENT":
         name = members.get("thingTypeName") if operation == "ADDED" else None
-        return _told(fact, {"thingId": members.get("thingId"), "thingTypeName": name})
+        said = {"thingId": members.get("thingId"), "thingTypeName": name}
+        return _told(at_ms, _Word.WAS, version, body, at_ms, said)
     if event == "THING_GROUP_MEMBERSHIP_EVENT":
         match = _GROUP_ARN.fullmatch(str(members.get("groupArn") or members.get("thingGroupArn")))
         group = None if match is None else match[1]
-        fact = fact._replace(thing_id=_text(members.get("thingId")))
+        fact = Fact(at_ms, _Word.WAS, version, body, at_ms, _text(members.get("thingId")))
         return fact._replace(joined=group) if operation == "ADDED" else fact._replace(left=group)
     if event == LISTING and operation == LISTED:
         thing = members.get("thing")
-        return (
-            _told(fact, {"thingTypeName": None, "attributes": {}, **thing})
-            if isinstance(thing, dict)
-            else None
-        )
+        if not isinstance(thing, dict):
+            return None
+        return _told(at_ms, _Word.WAS, version, body, at_ms, {**_UNTOLD, **thing})
     if event == LISTING and operation == NOT_LISTED:
         until = members.get("until")
         until_ms = until if type(until) is int and until > at_ms else at_ms
-        return fact._replace(word=_Word.WAS_NOT, at_ms=until_ms)
+        return Fact(until_ms, _Word.WAS_NOT, version, body, at_ms)
     return None
 
 
-def _told(fact: Fact, members: dict[str, Any]) -> Fact:
-    """Add what a description of the thing says; what is not in it is not told."""
-    told: dict[str, Any] = {}
-    if "thingTypeName" in members:
-        told["type_name"] = _text(members["thingTypeName"])
-    if isinstance(groups := members.get("thingGroupNames"), list):
-        told["groups"] = tuple(sorted({group for group in groups if isinstance(group, str)}))
-    elif "connectivity" in members:
-        told["groups"] = ()  # the index leaves out what is empty
-    if isinstance(attributes := members.get("attributes"), dict):
-        told["attributes"] = tuple(sorted((name, _value(value)) for name, value in attributes.items()))
-    elif "connectivity" in members:
-        told["attributes"] = ()
-    if "connectivity" in members:
-        told.setdefault("type_name", None)
-    return fact._replace(
-        thing_id=_text(members.get("thingId")), told=tuple(told), description=Description(**told)
-    )
+# Each is made once, at the price of one value: there are several a thing, and a query may read all things.
+def _told(at_ms: int, word: _Word, version: int, body: str, from_ms: int, members: dict[str, Any]) -> Fact:
+    """Say what a description of the thing says; what is not in it is not told."""
+    is_indexed = "connectivity" in members  # the index leaves out what is empty
+    told: list[str] = []
+    type_name: str | None = None
+    groups: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
+    if "thingTypeName" in members or is_indexed:
+        told.append("type_name")
+        type_name = _text(members.get("thingTypeName"))
+    if isinstance(names := members.get("thingGroupNames"), list):
+        told.append("groups")
+        groups = tuple(sorted({group for group in names if isinstance(group, str) and group}))
+    elif is_indexed:
+        told.append("groups")
+    if isinstance(found := members.get("attributes"), dict):
+        told.append("attributes")
+        attributes = tuple(sorted((name, _value(value)) for name, value in found.items()))
+    elif is_indexed:
+        told.append("attributes")
+    description = Description(type_name, groups, attributes)
+    return Fact(at_ms, word, version, body, from_ms, _text(members.get("thingId")), tuple(told), description)
 
 
 def _text(value: object) -> str | None:
@@ -253,14 +264,21 @@ class _Open:
     def tell(self, fact: Fact) -> None:
         self.thing_id = self.thing_id or fact.thing_id
         self.last_told_ms = max(self.last_told_ms, fact.from_ms)
-        now = self._described[-1][1] if self._described else Description()
-        new = now._replace(**{name: getattr(fact.description, name) for name in fact.told})
-        groups = {*new.groups, fact.joined} - {fact.left, None}
-        new = new._replace(groups=tuple(sorted(group for group in groups if group)))
+        new = self._after(fact)
         if self._described and self._described[-1][0] == fact.at_ms:
             self._described.pop()
         if not self._described or self._described[-1][1] != new:
             self._described.append((fact.at_ms, new))
+
+    def _after(self, fact: Fact) -> Description:
+        """Lay what a piece tells over what was told before it."""
+        now, told = self._described[-1][1] if self._described else Description(), fact.told
+        type_name, groups, attributes = (
+            getattr(fact.description if name in told else now, name) for name in Description._fields
+        )
+        if fact.joined is not None or fact.left is not None:
+            groups = tuple(sorted({*groups, fact.joined or ""} - {fact.left, ""}))
+        return Description(type_name, groups, attributes)
 
     def ended(self, to_ms: int | None, last_told_ms: int) -> Lifetime:
         told = tuple(self._described)

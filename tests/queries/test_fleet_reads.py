@@ -315,6 +315,29 @@ def three(sqlite_store_url: str) -> Iterator[History]:
         yield opened
 
 
+def test_the_registry_is_read_of_those_things_alone_that_a_connection_leaves_over(
+    sqlite_store_url: str,
+) -> None:
+    """Reading it is most of what the first query of an instant costs."""
+    names = [f"pump-{number}" for number in range(9)]
+    created = {"eventType": "THING_EVENT", "operation": "CREATED", "timestamp": T0 - 2 * HOUR_MS}
+    told: list[Event | Observation] = [connect(T0 - HOUR_MS, client_id=name) for name in names]
+    told += [Observation("registry", name, T0 - 2 * HOUR_MS, json.dumps(created)) for name in names]
+    told.append(disconnect(T0 - 1, client_id="pump-7"))
+    with open_writer(parse_url(sqlite_store_url)) as store, Writer(store, clock=lambda: T0) as writer:
+        writer.write([Learned(one, 0) for one in told], source="test")
+    asked: list[str] = []
+    with open_history(sqlite_store_url, clock=lambda: T0) as opened:
+        with opened.reading() as reading:
+            reading.asker._driver.set_trace_callback(asked.append)
+        down = {"queryString": "connectivity.connected:false"}
+        found = FleetReads(KEY).search_index(opened, T0, None, down)["things"]
+    assert [one["thingName"] for one in found] == ["pump-7"]
+    of_registry = [one for one in asked if "o.subject = " in one]
+    assert of_registry
+    assert all("'pump-7'" in one for one in of_registry)
+
+
 def test_a_token_goes_on_with_its_own_question_only(three: History) -> None:
     reads, other = FleetReads(KEY), FleetReads(b"another")
     request = {"queryString": "*", "maxResults": 1}
