@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from queries.documents import NAMING, STANDING, Document
 from queries.history import Reading
-from queries.search_match import Partly, matching, named, partly
+from queries.search_match import Beginning, Partly, beginning, matching, partly
 from queries.search_query import Query
 from queries.sketches import Depth, Sketch, Told, deepened, sketched
 from queries.standing import check_begun, names_of
@@ -27,6 +27,8 @@ MOST_MOMENTS = 4
 MOST_INSTANTS = 64
 CHUNK = 250  # things read at a time, to begin with: a first page is wanted soon
 MOST_CHUNK = 4_000
+
+_FIRST, _LAST = "\x01", "\x7f"  # before and after any character of a legal name
 
 _Key = tuple[int, int]  # instant, moment of learning
 
@@ -52,12 +54,12 @@ class Fleet:
         """
         check(reading, at_ms)
         search = _Search(query, described)
-        name = named(query)
-        if name is not None:
-            like = [each for each in names_like(reading.asker, name, reading.known_at) if each > after]
+        begins = beginning(query)
+        if begins is not None and begins.is_whole:
+            like = [each for each in names_like(reading.asker, begins, reading.known_at) if each > after]
             yield from self._found(reading, search, like, at_ms, remember=False)
             return
-        names = self._all_names(reading)
+        names = self._names_of(reading, begins)
         may_match = partly(query, NAMING)
         wanted: list[str] = []
         most = CHUNK
@@ -147,16 +149,20 @@ class Fleet:
                 _, gone = self._told.popitem(last=False)
                 self._count -= len(gone)
 
-    def _all_names(self, reading: Reading) -> list[str]:
+    def _names_of(self, reading: Reading, begins: Beginning | None) -> list[str]:
+        """List the names of the fleet, or those at least that begin so; ascending."""
         with self._lock:
             names = self._names.get(reading.known_at) if self._is_of(reading) else None
-        if names is None:
-            names = all_names(reading.asker, reading.known_at)
-            with self._lock:
-                if self._is_of(reading):
-                    self._names[reading.known_at] = names
-                    while len(self._names) > MOST_MOMENTS:
-                        self._names.popitem(last=False)
+        if names is not None:
+            return names
+        if begins is not None:
+            return names_like(reading.asker, begins, reading.known_at)
+        names = all_names(reading.asker, reading.known_at)
+        with self._lock:
+            if self._is_of(reading):
+                self._names[reading.known_at] = names
+                while len(self._names) > MOST_MOMENTS:
+                    self._names.popitem(last=False)
         return names
 
 
@@ -184,17 +190,21 @@ def all_names(asker: Asker, known_at: int) -> list[str]:
     return sorted(names.union(name for (name,) in told if is_legal(name)))
 
 
-def names_like(asker: Asker, name: str, known_at: int) -> list[str]:
-    """List the names that are `name`, whose case is folded, but for case; there may have been no such thing."""
-    if not is_legal(name):
+def names_like(asker: Asker, begins: Beginning, known_at: int) -> list[str]:
+    """List the names that begin so, whatever their case, ascending; there may have been no such thing.
+
+    The same as `all_names` has, sought by the indexes of folded names.
+    """
+    if not is_legal(begins.text):
         return []
-    like = {"realm": asker.realm, "name": name}
-    names = {found for (found,) in asker.rows("things_like", **like)}
-    for (found,) in asker.rows("subjects_like", name=name):
-        told = asker.rows("registry", name=found, realm=asker.realm, known_at=known_at)
-        if any(kind == "registry" for kind, *_ in told):
-            names.add(found)
-    for client_no, client_id in asker.rows("clients_like", **like):
-        if client_id not in names and not asker.rows("is_bound", client_no=client_no, known_at=known_at):
-            names.add(client_id)
-    return sorted(names)
+    high = begins.text + (_FIRST if begins.is_whole else _LAST)
+    like = {"realm": asker.realm, "low": begins.text, "high": high}
+    names = {name for (name,) in asker.rows("things_like", **like)}
+    names |= {name for (name,) in asker.rows("registry_names_like", **like, known_at=known_at)}
+    clients = [each for each in asker.rows("clients_like", **like) if each[1] not in names]
+    if begins.is_whole:
+        own = [each for each in clients if not asker.rows("is_bound", client_no=each[0], known_at=known_at)]
+    else:
+        bound = {number for (number,) in asker.rows("bound_clients", known_at=known_at)} if clients else set()
+        own = [each for each in clients if each[0] not in bound]
+    return sorted(name for name in names.union(name for _, name in own) if is_legal(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
+from typing import NamedTuple
 
 from queries.documents import Document, Values, everywhere, indexed_number, values_of
 from queries.search_query import (
@@ -69,15 +70,23 @@ def partly(query: Query, known: Container[str]) -> Partly:
     return lambda one: None
 
 
-def named(query: Query) -> str | None:
-    """Give the one name, its case folded, that every thing must bear which the query matches; None: it names none."""
+class Beginning(NamedTuple):
+    """How a name begins, its case folded; `is_whole`: and nothing follows."""
+
+    text: str
+    is_whole: bool
+
+
+def beginning(query: Query) -> Beginning | None:
+    """Give how the name of every thing begins that the query matches; None: in no one way."""
     match query:
-        case Term("thingName", (str() as text,)):
-            return text
+        case Term("thingName", (str() as text, *rest)):
+            return Beginning(text, not rest)
         case Phrase("thingName", (word,)):
-            return word
+            return Beginning(word, True)
         case And(parts):
-            return next((name for part in parts if (name := named(part)) is not None), None)
+            found = [each for part in parts if (each := beginning(part)) is not None]
+            return max(found, key=lambda each: (each.is_whole, len(each.text)), default=None)
     return None
 
 

@@ -23,6 +23,9 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from store.model import Kind, State
 
@@ -31,6 +34,23 @@ metadata = MetaData()
 # STRICT tables of SQLite know INTEGER only; PostgreSQL tells widths apart.
 BIG = BigInteger().with_variant(Integer, "sqlite")
 SMALL = SmallInteger().with_variant(Integer, "sqlite")
+
+
+class Folded(FunctionElement[str]):
+    """A name with its case folded: letters of ASCII alone, in the order of their bytes, whatever the locale."""
+
+    inherit_cache = True
+
+
+@compiles(Folded)
+def _folded(element: Folded, compiler: SQLCompiler, **more: Any) -> str:
+    return f"lower({compiler.process(element.clauses, **more)})"
+
+
+@compiles(Folded, "postgresql")
+def _folded_on_postgresql(element: Folded, compiler: SQLCompiler, **more: Any) -> str:
+    return f'lower({compiler.process(element.clauses, **more)} COLLATE "C")'
+
 
 _STRICT: dict[str, Any] = {"sqlite_strict": True}
 _CLUSTERED: dict[str, Any] = {"sqlite_strict": True, "sqlite_with_rowid": False}
@@ -105,6 +125,10 @@ things = Table(
     **_STRICT,
 )
 
+# A fleet index tells no case apart: queries/fleet.py, like the one of observations.
+Index("clients_by_folded_id", clients.c.realm_no, Folded(clients.c.client_id))
+Index("things_by_folded_name", things.c.realm_no, Folded(things.c.thing_name))
+
 evidence = Table(
     "evidence",
     metadata,
@@ -155,6 +179,13 @@ Index(
     "observations_by_subject",
     observations.c.subject,
     observations.c.at_ms,
+    sqlite_where=observations.c.subject.is_not(None),
+    postgresql_where=observations.c.subject.is_not(None),
+)
+
+Index(
+    "observations_by_folded_subject",
+    Folded(observations.c.subject),
     sqlite_where=observations.c.subject.is_not(None),
     postgresql_where=observations.c.subject.is_not(None),
 )

@@ -21,8 +21,9 @@ _SEEN = (
 )
 REASON, PROVED_FROM = 6, 10  # where a row of _SEEN has reason_no and proved_from_ms
 _VISIBLE = "x.recorded_at <= :known_at AND (x.superseded_at IS NULL OR x.superseded_at > :known_at)"
+_REALM = "(SELECT r.realm_no FROM realms r WHERE r.name = :realm)"
 # An observation of no realm is of a store that had one only.
-_OF_REALM = "(o.realm_no IS NULL OR o.realm_no = (SELECT r.realm_no FROM realms r WHERE r.name = :realm))"
+_OF_REALM = f"(o.realm_no IS NULL OR o.realm_no = {_REALM})"
 
 _STATEMENTS: dict[str, str] = {
     "thing": """
@@ -207,18 +208,23 @@ _STATEMENTS: dict[str, str] = {
         SELECT DISTINCT o.subject FROM observations o
         WHERE o.subject IS NOT NULL AND o.kind = 'registry' AND o.known_at <= :known_at AND {_OF_REALM}
     """,
-    # Names are told apart by case and searched for without: those that are one of these. Reads an index of names.
-    "things_like": """
-        SELECT t.thing_name FROM things t JOIN realms r ON r.realm_no = t.realm_no
-        WHERE r.name = :realm AND lower(t.thing_name) = :name
+    # Names are told apart by case and searched for without: those that, folded, lie in `[low, high)`. Served by the
+    # indexes of folded names.
+    "things_like": f"""
+        SELECT t.thing_name FROM things t
+        WHERE t.realm_no = {_REALM} AND lower(t.thing_name) >= :low AND lower(t.thing_name) < :high
     """,
-    "clients_like": """
-        SELECT c.client_no, c.client_id FROM clients c JOIN realms r ON r.realm_no = c.realm_no
-        WHERE r.name = :realm AND lower(c.client_id) = :name
+    "clients_like": f"""
+        SELECT c.client_no, c.client_id FROM clients c
+        WHERE c.realm_no = {_REALM} AND lower(c.client_id) >= :low AND lower(c.client_id) < :high
     """,
-    "subjects_like": """
+    "registry_names_like": f"""
         SELECT DISTINCT o.subject FROM observations o
-        WHERE o.subject IS NOT NULL AND lower(o.subject) = :name
+        WHERE o.subject IS NOT NULL AND lower(o.subject) >= :low AND lower(o.subject) < :high
+          AND o.kind = 'registry' AND o.known_at <= :known_at AND {_OF_REALM}
+    """,
+    "bound_clients": """
+        SELECT DISTINCT e.client_no FROM evidence e WHERE e.thing_no IS NOT NULL AND e.known_at <= :known_at
     """,
     # Whether an event binds a client to a thing. Served by evidence_by_thing, of which it may read all.
     "is_bound": """
@@ -284,7 +290,11 @@ def prepared(dialect_name: str) -> dict[str, str]:
     """Give the statements in the words of a dialect's driver: sqlite3 takes `:name`, psycopg `%(name)s`."""
     if dialect_name == "sqlite":
         return _STATEMENTS
-    return {name: _PARAMETER.sub(r"%(\1)s", statement) for name, statement in _STATEMENTS.items()}
+    return {
+        name: _FOLDED.sub(r'lower(\1 COLLATE "C")', _PARAMETER.sub(r"%(\1)s", statement))
+        for name, statement in _STATEMENTS.items()
+    }
 
 
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+_FOLDED = re.compile(r"lower\((\w+\.\w+)\)")  # as store/schema.py has it

@@ -69,6 +69,8 @@ def test_queries_over_a_fleet(store_url: str) -> None:
                 lambda: found(history, fleet, "thingName:pump-0000*"),
             ),
             ("a first page", lambda: found(history, fleet, "*", most=100)),
+            ("10 names of a prefix, nothing read", lambda: found(history, Fleet(), "thingName:pump-00001*")),
+            ("a group, the first of its instant", lambda: found(history, Fleet(), "thingGroupNames:g1")),
             ("what is down, the first of its instant", lambda: found(history, fleet, down)),
             (
                 "what is down at a site, after it",

@@ -13,11 +13,12 @@ import pytest
 from ingest.forget import forget
 from ingest.writer import Writer
 from queries.documents import Document, described_json, listed_json, search_json
-from queries.fleet import MOST_INSTANTS, Fleet
+from queries.fleet import MOST_INSTANTS, Fleet, all_names, names_like
 from queries.fleet_reads import FleetReads
 from queries.history import History, open_history
+from queries.search_match import Beginning
 from queries.search_query import And, Not, Or, Phrase, Query, Range, Term, Wild
-from store.engine import open_writer, parse_url
+from store.engine import open_reader, open_writer, parse_url
 from store.errors import AnswerError, IndexNotReady, InvalidRequest, ResourceNotFound
 from store.model import HOUR_MS, Event, Learned, Observation, Watch
 from tests.builders import T0, connect, disconnect
@@ -204,6 +205,42 @@ def test_a_query_of_one_name_finds_the_things_of_that_name_in_any_case(lived: Li
                 told = reads.search_index(opened, at_ms, known_at, request)["things"]
                 like = [one for one in expected[known_at] if one.thing_name.lower() == name.lower()]
                 assert told == [search_json(one) for one in like]
+
+
+def test_names_that_begin_in_a_way_are_those_of_all_names_that_do(lived: Lived, rng: random.Random) -> None:
+    url, _, _, moments = lived
+    with open_history(url, clock=lambda: T0) as opened:
+        for known_at in moments:
+            with opened.reading(known_at) as reading:
+                names = all_names(reading.asker, reading.known_at)
+                drawn = {name[: rng.randrange(1, len(name) + 1)].lower() for name in names}
+                for text in {*drawn, *(name.lower() for name in names), "pump-", "nobody", "é", "no legal"}:
+                    for begins in (Beginning(text, False), Beginning(text, True)):
+                        like = [name for name in names if fits(name.lower(), begins)]
+                        assert names_like(reading.asker, begins, reading.known_at) == like, begins
+
+
+def fits(name: str, begins: Beginning) -> bool:
+    return name == begins.text if begins.is_whole else name.startswith(begins.text)
+
+
+def test_a_name_costs_the_same_in_any_fleet(sqlite_store_url: str) -> None:
+    """The names of the fleet are not read through for it: what is asked for is sought by an index."""
+    with open_writer(parse_url(sqlite_store_url)) as store, Writer(store, clock=lambda: T0) as writer:
+        known = [connect(T0 - HOUR_MS, client_id=f"Pump-{number}") for number in range(30)]
+        writer.write([Learned(one, 0) for one in known], source="test")
+    asked: list[str] = []
+    with open_history(sqlite_store_url, clock=lambda: T0) as opened:
+        with opened.reading() as reading:
+            reading.asker._driver.set_trace_callback(asked.append)
+        for query, count in (("thingName:pump-17", 1), ("thingName:pump-1* connectivity.connected:true", 11)):
+            found = FleetReads(KEY).search_index(opened, T0, None, {"queryString": query})["things"]
+            assert len(found) == count
+    with open_reader(parse_url(sqlite_store_url)) as store, store.detached() as driver:
+        for statement in (each for each in asked if "SELECT" in each and "LIMIT 1" not in each):
+            steps = [step for *_, step in driver.execute(f"EXPLAIN QUERY PLAN {statement}")]
+            read_through = [step for step in steps if step.startswith(("SCAN c", "SCAN t", "SCAN o"))]
+            assert read_through == [], statement
 
 
 def test_things_are_listed_and_described_as_they_were_registered(lived: Lived, rng: random.Random) -> None:

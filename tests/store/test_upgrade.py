@@ -10,14 +10,18 @@ import pytest
 import sqlalchemy as sa
 
 from ingest.check import faults
+from ingest.writer import Writer
+from queries.fleet import names_like
 from queries.history import Question, open_history
 from queries.output import reply_json
+from queries.search_match import Beginning
 from store.backup import back_up
 from store.engine import SCHEMA_REVISION, locked_store, open_reader, open_writer, parse_url
 from store.errors import StoreTooOld
 from store.migrate import upgrade, upgrade_existing
+from store.model import Learned, Observation
 from store.schema import metadata
-from tests.builders import T0
+from tests.builders import T0, connect
 from tests.property.test_check_laws import histories as checked_histories
 from tests.property.test_check_laws import in_turn, ingest, learned
 from tests.property.test_store_laws import NOW, cut
@@ -102,3 +106,23 @@ def test_a_copy_that_an_interrupted_upgrade_left_is_not_written_over(
     assert left.read_bytes() == b"left"
     with open_reader(parse_url(sqlite_store_url)) as store:
         assert back_up(store, tmp_path / "again.db").rows > 0
+
+
+def test_an_upgrade_finds_the_names_that_it_came_upon_in_any_case(store_url: str, tmp_path: Path) -> None:
+    whole = f"sqlite:///{tmp_path / 'whole.db'}"
+    with open_writer(parse_url(whole)) as store, Writer(store, clock=lambda: T0) as writer:
+        bound = connect(T0, client_id="Pump-I")._replace(thing_name="Boiler-1")
+        told = Observation("registry", "Spare-3", T0, '{"eventType":"THING_EVENT","operation":"CREATED"}')
+        writer.write(
+            [Learned(one, 0) for one in (bound, connect(T0, client_id="PUMP-2"), told)], source="test"
+        )
+    built(store_url, "0011", whole)
+    upgrade_existing(parse_url(store_url))
+    with open_history(store_url) as history, history.reading() as reading:
+        for text, names in (
+            ("boiler-1", ["Boiler-1"]),
+            ("pump-i", []),
+            ("pump-2", ["PUMP-2"]),
+            ("spare-3", ["Spare-3"]),
+        ):
+            assert names_like(reading.asker, Beginning(text, True), reading.known_at) == names
