@@ -43,6 +43,7 @@ from store.answer import (
 )
 from store.care import ALWAYS_MS
 from store.clock import Clock, system_clock
+from store.connections import Connections
 from store.engine import Store, open_reader, parse_url
 from store.errors import BadTime, InvalidRequest, ResourceNotFound, UsageError
 from store.identity import Binding, bindings, client_of
@@ -594,10 +595,16 @@ def _wide(asker: Asker, from_ms: int, to_ms: int, known_at: int, reach_ms: int) 
 
 
 def open_history(
-    url: str | None = None, *, realm: str = DEFAULT_REALM, clock: Clock = system_clock, tz: str | None = None
+    url: str | None = None,
+    *,
+    realm: str = DEFAULT_REALM,
+    clock: Clock = system_clock,
+    tz: str | None = None,
+    connections: Connections | None = None,
 ) -> History:
     """Open a store for questions: a path, `sqlite:///PATH`, `postgresql://...`; None: this user's own store.
 
-    `tz` is the zone of times that name none. Raises StoreMissing, StoreTooNew, StoreTooOld, StoreUnreachable.
+    `tz` is the zone of times that name none; what is connected to is counted among `connections`. Raises StoreMissing,
+    StoreTooNew, StoreTooOld, StoreUnreachable.
     """
-    return History(open_reader(parse_url(url)), realm=realm, clock=clock, tz=tz)
+    return History(open_reader(parse_url(url), connections), realm=realm, clock=clock, tz=tz)

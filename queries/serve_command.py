@@ -94,8 +94,12 @@ def serve(
             " --credentials FILE (docs/serve.md)."
         )
 
+    from store.connections import Connections
+
+    connections = Connections()
+
     def open_one() -> Any:
-        return open_history(url, realm=realm, tz=tz)
+        return open_history(url, realm=realm, tz=tz, connections=connections)
 
     with open_one() as first:  # a store that cannot be opened is told now
         realms = first.realms()
@@ -120,7 +124,7 @@ def serve(
 
     if realms and realm not in realms:
         say(f"the store holds nothing of realm {realm} yet: no thing is found. It holds {', '.join(realms)}")
-    readers = Readers(open_one, parse_url(url))
+    readers = Readers(open_one, parse_url(url), connections)
     events = EventStream(readers)
     gate = Gate(known, region=region, clock=system_clock)
     app = App(

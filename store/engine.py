@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
+from store.connections import Connections
 from store.errors import (
     StoreAway,
     StoreBusy,
@@ -243,9 +244,12 @@ def _passes(error: BaseException) -> bool:
 # --- Opening ------------------------------------------------------------------------------------------------
 
 
-def open_reader(url: URL) -> Store:
-    """Open an existing store for reading. Raises StoreMissing, StoreTooNew, StoreTooOld, StoreUnreachable."""
-    store = Store(url, _engine(url, read_only=True))
+def open_reader(url: URL, connections: Connections | None = None) -> Store:
+    """Open an existing store for reading. Raises StoreMissing, StoreTooNew, StoreTooOld, StoreUnreachable.
+
+    Its connections to a PostgreSQL are counted among `connections`.
+    """
+    store = Store(url, _engine(url, read_only=True, connections=connections))
     with closing_on_error(store):
         check_revision(store)
     return store
@@ -323,11 +327,11 @@ def check_revision(store: Store) -> None:
         raise StoreTooOld(f"{masked(store.url)} is of schema {revision}; run `thingline db upgrade`.")
 
 
-def _engine(url: URL, *, read_only: bool) -> Engine:
+def _engine(url: URL, *, read_only: bool, connections: Connections | None = None) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, read_only=read_only)
     try:
-        return sa.create_engine(
+        engine = sa.create_engine(
             url,
             pool_pre_ping=True,
             connect_args={name: value for name, value in _PATIENCE.items() if name not in url.query},
@@ -337,6 +341,11 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         raise UsageError(f"{masked(url)} cannot be understood; check its hosts and ports.") from None
     except ModuleNotFoundError:
         raise UsageError("PostgreSQL needs a driver: pip install 'thingline[postgres]'.") from None
+    if connections is not None:
+        held = connections
+        # The first to hear of it: what SQLAlchemy asks of a new connection may be waited for too.
+        sa.event.listen(engine, "connect", lambda driver, _: held.hold(driver), insert=True)
+    return engine
 
 
 def _sqlite_engine(url: URL, *, read_only: bool) -> Engine:

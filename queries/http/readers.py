@@ -20,8 +20,10 @@ from sqlalchemy.engine import URL
 
 from queries.history import History
 from queries.http.messages import Refusal
-from store.engine import masked, translated
-from store.errors import AnswerError, StoreUnreachable, UsageError
+from queries.http.outlook import Outlook
+from store.connections import Connections
+from store.engine import masked, open_reader, translated
+from store.errors import AnswerError, StoreAway, StoreUnreachable, UsageError
 
 T = TypeVar("T")
 # For what reads much, and as many for what is sent. Each has a connection, and on SQLite a cache of 32 MiB; Python runs
@@ -45,7 +47,14 @@ def _file_of(database: str) -> tuple[int, int] | None:
 class Readers:
     """Runs questions on histories of one store, each history in one thread at a time."""
 
-    def __init__(self, open_one: Callable[[], History], url: URL, *, threads: int = THREADS) -> None:
+    def __init__(
+        self,
+        open_one: Callable[[], History],
+        url: URL,
+        connections: Connections | None = None,
+        *,
+        threads: int = THREADS,
+    ) -> None:
         self._open = open_one
         self._url = url
         self.answers_in_loop = url.get_backend_name() == "sqlite"
@@ -59,11 +68,25 @@ class Readers:
         self._database = url.database or "" if self.answers_in_loop else None
         self._file: tuple[int, int] | None = None
         self._looked_s = float("-inf")  # when it was the same
+        self._outlook = None
+        if connections is not None and not self.answers_in_loop:
+            self._outlook = Outlook(lambda: open_reader(url, connections).close(), connections.sever)
         self._waiting: list[tuple[Callable[[History], Any], asyncio.Future[Any]]] = []
         self._batches = 0
 
     def here(self, question: Callable[[History], T]) -> T:
         """Answer in this thread. Raises as the question does, and StoreError where the store fails."""
+        if self._outlook is None:
+            return self._answered(question)
+        if getattr(self._local, "severed", 0) != self._outlook.severed:
+            self._local.severed = self._outlook.severed
+            self._drop()
+        if self._outlook.is_away:
+            raise StoreAway(f"{masked(self._url)} takes what it is sent, and does not answer.")
+        with self._outlook.asking():
+            return self._answered(question)
+
+    def _answered(self, question: Callable[[History], T]) -> T:
         try:
             return question(self._history())
         except (AnswerError, UsageError, Refusal):
@@ -175,6 +198,8 @@ class Readers:
 
     def close(self, *, patience_s: float = 5) -> bool:
         """Wait for what runs, and close every history; gives False where it runs on, and nothing is closed."""
+        if self._outlook is not None:
+            self._outlook.close()
         waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
         waiting.join(patience_s)
