@@ -154,7 +154,9 @@ class Fleet:
         with self._lock:
             names = self._names.get(reading.known_at) if self._is_of(reading) else None
         if names is not None:
-            return names
+            return (
+                names if begins is None else [each for each in names if each.lower().startswith(begins.text)]
+            )
         if begins is not None:
             return names_like(reading.asker, begins, reading.known_at)
         names = all_names(reading.asker, reading.known_at)
