@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import count, groupby, islice
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -296,22 +296,20 @@ class Reader:
             borne[thing_no].append((at_ms, client_no))
         bound = {client_no for bearers in borne.values() for _, client_no in bearers}
         named: set[tuple[str, str]] = set()
-        numbers = count()
         for thing_no, realm, name in self._rows("things"):
             if not is_legal(name):
                 continue
             named.add((realm, name))
-            name_no = next(numbers)
             listed = _Listed(own.get((realm, name)), borne.get(thing_no, []))
             for from_ms, to_ms, client_no in bindings(listed, name, self._known_at):
                 begins_ms = max(horizon_ms, -EVER_MS if from_ms is None else from_ms)
                 ends_ms = EVER_MS if to_ms is None else to_ms
                 if begins_ms < ends_ms:
-                    yield Speaker(realm, name, ids[client_no], client_no, begins_ms, ends_ms, name_no)
+                    yield Speaker(realm, name, ids[client_no], client_no, begins_ms, ends_ms, thing_no)
         for client_no, realm, client_id in clients:
             if client_no not in bound and (realm, client_id) not in named:
                 name = client_id if is_legal(client_id) else None
-                yield Speaker(realm, name, client_id, client_no, horizon_ms, EVER_MS, next(numbers))
+                yield Speaker(realm, name, client_id, client_no, horizon_ms, EVER_MS, -client_no)
 
 
 class _Listed:

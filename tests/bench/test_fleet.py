@@ -21,6 +21,7 @@ import pytest
 from queries.times import iso
 from store import columnar
 from store.mirror_schema import EVER_MS, NAMES, listing
+from store.mirror_sums import put_in, stale, taken_out
 from store.model import HOUR_MS
 from tests.bench.test_ingest import libpq, timed
 from tests.builders import T0
@@ -68,13 +69,15 @@ def mirror_of(made: Path, path: Path, begins_ms: int, known_at: int) -> None:
     columnar.load(path, folder, known_at=known_at, held_at=None)
     with duckdb.connect(str(path)) as connection:
         connection.execute(f"ATTACH '{made}' AS made (READ_ONLY)")
-        connection.execute(FILL.format(listing=listing(known_at)))
         connection.execute("INSERT INTO kept.clients SELECT client_no, 'default', name FROM made.fleet")
         connection.execute(
             "INSERT INTO kept.speakers SELECT 'default', name, name, client_no,"
             f" {-EVER_MS}, {EVER_MS}, client_no FROM made.fleet"
         )
         connection.execute(f"INSERT INTO kept.watching VALUES ({-EVER_MS}, {EVER_MS}, 1)")
+        connection.execute(stale({"speakers": "kept.speakers"}, None, known_at))
+        connection.execute(taken_out(-EVER_MS))
+        connection.execute(FILL.format(listing=listing(known_at)))
         connection.execute("INSERT INTO kept.reasons VALUES (1, 'CONNECTION_LOST')")
         mark = dict.fromkeys(NAMES["mark"]) | {
             "format": 0,
@@ -84,6 +87,8 @@ def mirror_of(made: Path, path: Path, begins_ms: int, known_at: int) -> None:
         }
         marks = ", ".join("?" * len(mark))
         connection.execute(f"INSERT INTO kept.mark VALUES ({marks})", list(mark.values()))
+        for statement in put_in(-EVER_MS, known_at):
+            connection.execute(statement)
         connection.execute("CHECKPOINT")
 
 
@@ -158,10 +163,11 @@ def test_a_fleet_is_asked(tmp_path: Path, postgres_url: str) -> None:
         f"\n{TRANSITIONS:,} transitions, {THINGS:,} things, {days} days; medians of {ROUNDS}, each x the mirror's"
     )
     made, path = build(tmp_path, TRANSITIONS, days)
-    end = T0 + days * DAY_MS
+    end = (T0 + days * DAY_MS) // DAY_MS * DAY_MS
     low, high = end - 40 * DAY_MS, end - 10 * DAY_MS
     questions = {
         "uptime, 30 days": uptime(low, high),
+        "uptime, 30 days that begin at 05:45": uptime(low + 23 * HOUR_MS // 4, high + 23 * HOUR_MS // 4),
         "snapshot": snapshot(high),
         "changes": changes(high - DAY_MS, high),
         "series, 30 days by 5 min": series(low, high, 300_000),
@@ -229,7 +235,7 @@ def test_yesterdays_uptime_costs_the_same_in_year_five(tmp_path: Path, months: i
     """A month of so many transitions, again and again."""
     a_month = TRANSITIONS // 60
     _, path = build(tmp_path, a_month * months, 30 * months)
-    high = T0 + 30 * months * DAY_MS
+    high = (T0 + 30 * months * DAY_MS) // DAY_MS * DAY_MS
     ours, _ = uptime(high - DAY_MS, high)
     with duckdb.connect(str(path), read_only=True) as mirror:
         mirror.execute("SET TimeZone = 'UTC'")
