@@ -44,16 +44,13 @@ _PRINT = PRINT.replace("recorded_ms", "recorded_at")
 
 _STATEMENTS = {
     # What was touched at the newest moment may be touched again at it, and rows of that very moment may vanish.
-    # Of every client, for the one look through all transitions tells the fingerprint too.
     "transitions_changed": f"""
-        SELECT x.client_no, min(CASE WHEN {_TOUCHED} THEN x.at_ms END), min({_AT_LAST}),
-            sum(CASE WHEN {_VISIBLE} THEN 1 ELSE 0 END),
-            sum(CASE WHEN {_VISIBLE} THEN {_PRINT} ELSE 0 END)
-        FROM transitions x GROUP BY x.client_no
+        SELECT x.client_no, min(x.at_ms), min({_AT_LAST}) FROM transitions x WHERE {_TOUCHED} GROUP BY x.client_no
     """,
     "confirmations_changed": f"""
         SELECT x.client_no, min(x.at_ms), min({_AT_LAST}) FROM confirmations x WHERE {_TOUCHED} GROUP BY x.client_no
     """,
+    "fingerprint": f"SELECT count(*), sum({_PRINT}) FROM transitions x WHERE {_VISIBLE}",
     "sweeps": """
         SELECT w.block_no, w.asked_ms, w.first_slot, w.slots FROM PAIRS CROSS JOIN sweeps w
         WHERE w.block_no = p.client_no AND w.known_at >= p.from_ms
@@ -172,17 +169,11 @@ class Reader:
         first: dict[int, int] = {}
         last: dict[int, int] = {}
         found: list[Pair] = list(unsettled)
-        total = number = 0
-        for client_no, at_ms, at_last_ms, *printed in self._rows("transitions_changed", since=since):
-            total, number = total + int(printed[0]), number + int(printed[1])
-            if at_ms is not None:
+        for statement in ("transitions_changed", "confirmations_changed"):
+            for client_no, at_ms, at_last_ms in self._rows(statement, since=since):
                 found.append((client_no, at_ms))
-            if at_last_ms is not None:
-                last[client_no] = at_last_ms
-        for client_no, at_ms, at_last_ms in self._rows("confirmations_changed", since=since):
-            found.append((client_no, at_ms))
-            if at_last_ms is not None:
-                last[client_no] = min(at_last_ms, last.get(client_no, EVER_MS))
+                if at_last_ms is not None:
+                    last[client_no] = min(at_last_ms, last.get(client_no, EVER_MS))
         for client_no, at_ms in (*found, *self._swept(since)):
             first[client_no] = min(at_ms, first.get(client_no, EVER_MS))
         pairs = [
@@ -191,7 +182,8 @@ class Reader:
             for row in self._of("begins", batch)
         ]
         sessions = [row[0] for row in self._rows("sessions_changed", since=since)]
-        return Changed(sorted(pairs), sorted(last.items()), sorted(sessions), (total, number))
+        ((total, number),) = self._rows("fingerprint")
+        return Changed(sorted(pairs), sorted(last.items()), sorted(sessions), (total, int(number or 0)))
 
     def _swept(self, since: int) -> list[Pair]:
         """List the clients that a sweep found as they had been, and the transition that it confirms."""
