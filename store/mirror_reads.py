@@ -96,13 +96,26 @@ _STATEMENTS = {
         ORDER BY c.client_no
     """,
     "things": "SELECT t.thing_no, r.name, t.thing_name FROM things t JOIN realms r ON r.realm_no = t.realm_no",
-    # Only where another client begins to bear a thing's name: of events there are many.
+    # Only where another client begins to bear a thing's name. Of events there are many, and nearly every name is borne
+    # by one client: the index tells so, and the first of its events is sought.
     "bearers": """
+        WITH borne AS (
+            SELECT thing_no, min(client_no) AS client_no, max(client_no) AS other
+            FROM evidence WHERE thing_no IS NOT NULL GROUP BY thing_no
+        )
         SELECT b.thing_no, b.at_ms, b.client_no FROM (
+            SELECT o.thing_no, (
+                SELECT e.at_ms FROM evidence e WHERE e.thing_no = o.thing_no AND e.known_at <= :known_at
+                ORDER BY e.at_ms LIMIT 1
+            ) AS at_ms, 0 AS digest, o.client_no, NULL AS former
+            FROM borne o WHERE o.client_no = o.other
+            UNION ALL
             SELECT e.thing_no, e.at_ms, e.digest, e.client_no,
-                lag(e.client_no) OVER (PARTITION BY e.thing_no ORDER BY e.at_ms, e.digest) AS former
-            FROM evidence e WHERE e.thing_no IS NOT NULL AND e.known_at <= :known_at
-        ) b WHERE b.former IS NULL OR b.former <> b.client_no ORDER BY b.thing_no, b.at_ms, b.digest
+                lag(e.client_no) OVER (PARTITION BY e.thing_no ORDER BY e.at_ms, e.digest)
+            FROM borne o CROSS JOIN evidence e
+            WHERE o.client_no <> o.other AND e.thing_no = o.thing_no AND e.known_at <= :known_at
+        ) b WHERE b.at_ms IS NOT NULL AND (b.former IS NULL OR b.former <> b.client_no)
+        ORDER BY b.thing_no, b.at_ms, b.digest
     """,
 }
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
