@@ -74,7 +74,7 @@ def load(path: Path, folder: Path, *, known_at: int, held_at: int | None) -> tup
 
     `held_at` is as known when it is; None: it is a new one.
 
-    What is kept of the clients in `changed` from their instants on is replaced, and the sessions of those in
+    What is kept of the clients in `changed` between its instants is replaced, and the sessions of those in
     `sessions_changed`. The mirror is nobody else's yet.
     """
     import duckdb
@@ -101,7 +101,7 @@ def load(path: Path, folder: Path, *, known_at: int, held_at: int | None) -> tup
             for table in ("timeline", "stretches"):
                 connection.execute(
                     f"DELETE FROM kept.{table} t USING kept.changed c"
-                    " WHERE t.client_no = c.client_no AND t.at_ms >= c.from_ms"
+                    " WHERE t.client_no = c.client_no AND t.at_ms >= c.from_ms AND t.at_ms < c.to_ms"
                 )
             connection.execute(
                 "DELETE FROM kept.sessions t USING kept.sessions_changed c WHERE t.client_no = c.client_no"

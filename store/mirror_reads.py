@@ -13,42 +13,46 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from store.answer import is_legal
 from store.asker import Asker
 from store.certainty import bounds_of, periods
 from store.identity import bindings
-from store.mirror_schema import EVER_MS, INFERRED, OBSERVED, PRINT, UNKNOWN
+from store.mirror_schema import CUT_MS, EVER_MS, INFERRED, OBSERVED, PRINT, UNKNOWN
 from store.model import Certainty
 from store.packing import BLOCK, unpack_id, unpack_slots
 from store.schema import RULES
 from store.seeks import REASON, seen_from
 
 Row = tuple[Any, ...]
+_Numbers = TypeVar("_Numbers", bound=tuple[int, ...])
 Pair = tuple[int, int]  # a client's number, and the instant from which on it is read
+Span = tuple[int, int, int]  # ... and from which on it is not
 
 _BATCH = 1_000  # clients a statement
 _CERTAINTIES = {Certainty.OBSERVED: OBSERVED, Certainty.INFERRED: INFERRED, Certainty.UNKNOWN: UNKNOWN}
 
 _PAIRS = {
-    "sqlite": "(SELECT json_extract(value, '$[0]') AS client_no, json_extract(value, '$[1]') AS from_ms"
-    " FROM json_each(:pairs)) p",
-    "postgresql": "(SELECT CAST(j.value ->> 0 AS int) AS client_no, CAST(j.value ->> 1 AS bigint) AS from_ms"
-    " FROM json_array_elements(CAST(:pairs AS json)) j) p",
+    "sqlite": "(SELECT json_extract(value, '$[0]') AS client_no, json_extract(value, '$[1]') AS from_ms,"
+    " json_extract(value, '$[2]') AS to_ms FROM json_each(:pairs)) p",
+    "postgresql": "(SELECT CAST(j.value ->> 0 AS int) AS client_no, CAST(j.value ->> 1 AS bigint) AS from_ms,"
+    " CAST(j.value ->> 2 AS bigint) AS to_ms FROM json_array_elements(CAST(:pairs AS json)) j) p",
 }
 _VISIBLE = "x.recorded_at <= :known_at AND (x.superseded_at IS NULL OR x.superseded_at > :known_at)"
 _TOUCHED = "(x.recorded_at >= :since OR x.superseded_at >= :since)"
 _AT_LAST = "CASE WHEN x.recorded_at >= :known_at OR x.superseded_at >= :known_at THEN x.at_ms END"
+_FOUND = f"x.client_no, min(x.at_ms), max(x.at_ms), min({_AT_LAST})"
 _PRINT = PRINT.replace("recorded_ms", "recorded_at")
 
 _STATEMENTS = {
     # What was touched at the newest moment may be touched again at it, and rows of that very moment may vanish.
+    # Cut by time, lest a client be read whole for what is late and what is new.
     "transitions_changed": f"""
-        SELECT x.client_no, min(x.at_ms), min({_AT_LAST}) FROM transitions x WHERE {_TOUCHED} GROUP BY x.client_no
+        SELECT {_FOUND} FROM transitions x WHERE {_TOUCHED} GROUP BY x.client_no, x.at_ms / {CUT_MS}
     """,
     "confirmations_changed": f"""
-        SELECT x.client_no, min(x.at_ms), min({_AT_LAST}) FROM confirmations x WHERE {_TOUCHED} GROUP BY x.client_no
+        SELECT {_FOUND} FROM confirmations x WHERE {_TOUCHED} GROUP BY x.client_no, x.at_ms / {CUT_MS}
     """,
     "fingerprint": f"SELECT count(*), sum({_PRINT}) FROM transitions x WHERE {_VISIBLE}",
     "sweeps": """
@@ -59,24 +63,28 @@ _STATEMENTS = {
         SELECT x.client_no, x.at_ms FROM confirmations x WHERE x.open_at IS NOT NULL AND x.superseded_at IS NULL
     """,
     "sessions_changed": "SELECT DISTINCT e.client_no FROM evidence e WHERE e.known_at >= :since",
-    # The transition in force before an instant: its stretch ends elsewhere, once what follows it has changed.
-    "begins": f"""
+    # From the transition in force before it, for its stretch ends elsewhere once what follows has changed, to the next.
+    "spans": f"""
         SELECT p.client_no, coalesce((
             SELECT max(x.at_ms) FROM transitions x
             WHERE x.client_no = p.client_no AND x.at_ms < p.from_ms AND {_VISIBLE}
-        ), p.from_ms) FROM PAIRS
+        ), p.from_ms), coalesce((
+            SELECT min(x.at_ms) FROM transitions x
+            WHERE x.client_no = p.client_no AND x.at_ms > p.to_ms AND {_VISIBLE}
+        ), {EVER_MS}) FROM PAIRS
     """,
+    # With the transition after it, where the last of its stretches ends.
     "timelines": f"""
-        SELECT x.client_no, x.at_ms, x.seq, x.recorded_at, x.superseded_at, x.state, x.timestamp_ms, x.reason_no,
-            x.not_before_ms, x.not_after_ms, x.rule_no, x.proved_from_ms
+        SELECT x.client_no, p.from_ms, p.to_ms, x.at_ms, x.seq, x.recorded_at, x.superseded_at, x.state,
+            x.timestamp_ms, x.reason_no, x.not_before_ms, x.not_after_ms, x.rule_no, x.proved_from_ms
         FROM PAIRS CROSS JOIN transitions x
-        WHERE x.client_no = p.client_no AND x.at_ms >= p.from_ms AND {_VISIBLE}
-        ORDER BY x.client_no, x.at_ms, x.seq
+        WHERE x.client_no = p.client_no AND x.at_ms >= p.from_ms AND x.at_ms <= p.to_ms AND {_VISIBLE}
+        ORDER BY x.client_no, p.from_ms, x.at_ms, x.seq
     """,
     "confirmations": f"""
         SELECT x.client_no, x.at_ms, x.seq, x.until_ms, x.from_ms, x.open_at
         FROM PAIRS CROSS JOIN confirmations x
-        WHERE x.client_no = p.client_no AND x.at_ms >= p.from_ms AND {_VISIBLE}
+        WHERE x.client_no = p.client_no AND x.at_ms >= p.from_ms AND x.at_ms <= p.to_ms AND {_VISIBLE}
     """,
     "sessions": """
         SELECT s.client_no, s.session, s.version, s.connect_ms, s.disconnect_ms, w.text
@@ -122,9 +130,9 @@ _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 
 
 class Changed(NamedTuple):
-    """From when on clients have to be read again; and of which of them the sessions."""
+    """What of clients has to be read again, ascending and apart; and of which of them the sessions."""
 
-    pairs: list[Pair]
+    spans: list[Span]
     unsettled: list[Pair]  # what may yet change at the very moment that the mirror is of
     sessions: list[int]
     fingerprint: tuple[int, int]  # of all timelines, as they are now
@@ -165,7 +173,7 @@ class Reader:
         ).fetchall()
         return found
 
-    def _of(self, statement: str, pairs: Sequence[Pair]) -> list[Row]:
+    def _of(self, statement: str, pairs: Sequence[tuple[int, ...]]) -> list[Row]:
         return self._rows(statement, pairs=json.dumps(pairs))
 
     # --- What changed -------------------------------------------------------------------------------------
@@ -174,29 +182,28 @@ class Reader:
         """Read all there is."""
         numbers = [row[0] for row in self.clients]
         return self.since(self._known_at, [])._replace(
-            pairs=[(no, -EVER_MS) for no in numbers], sessions=numbers
+            spans=[(no, -EVER_MS, EVER_MS) for no in numbers], sessions=numbers
         )
 
     def since(self, since: int, unsettled: Iterable[Pair]) -> Changed:
         """Tell what was learned at or after a moment; `unsettled` as it was told then."""
-        first: dict[int, int] = {}
         last: dict[int, int] = {}
-        found: list[Pair] = list(unsettled)
+        found: list[Span] = [(client_no, at_ms, EVER_MS) for client_no, at_ms in unsettled]
+        found += [(client_no, at_ms, at_ms) for client_no, at_ms in self._swept(since)]
         for statement in ("transitions_changed", "confirmations_changed"):
-            for client_no, at_ms, at_last_ms in self._rows(statement, since=since):
-                found.append((client_no, at_ms))
+            for client_no, from_ms, to_ms, at_last_ms in self._rows(statement, since=since):
+                found.append((client_no, from_ms, to_ms))
                 if at_last_ms is not None:
                     last[client_no] = min(at_last_ms, last.get(client_no, EVER_MS))
-        for client_no, at_ms in (*found, *self._swept(since)):
-            first[client_no] = min(at_ms, first.get(client_no, EVER_MS))
-        pairs = [
-            (row[0], row[1])
-            for batch in batched(sorted(first.items()), _BATCH)
-            for row in self._of("begins", batch)
-        ]
+        spans: list[Span] = []
+        for batch in batched(sorted(found), _BATCH):
+            for client_no, from_ms, to_ms in sorted(self._of("spans", batch)):
+                if spans and spans[-1][0] == client_no and from_ms < spans[-1][2]:
+                    from_ms, to_ms = spans[-1][1], max(spans.pop()[2], to_ms)
+                spans.append((client_no, from_ms, to_ms))
         sessions = [row[0] for row in self._rows("sessions_changed", since=since)]
         ((total, number),) = self._rows("fingerprint")
-        return Changed(sorted(pairs), sorted(last.items()), sorted(sessions), (total, int(number or 0)))
+        return Changed(spans, sorted(last.items()), sorted(sessions), (total, int(number or 0)))
 
     def _swept(self, since: int) -> list[Pair]:
         """List the clients that a sweep found as they had been, and the transition that it confirms."""
@@ -211,14 +218,15 @@ class Reader:
 
     # --- Rows ---------------------------------------------------------------------------------------------
 
-    def timelines(self, pairs: Sequence[Pair]) -> Iterator[tuple[list[Row], list[Row]]]:
-        """Give the rows of `timeline` and of `stretches`, client by client, from the instants on that are named."""
-        for batch in batched(pairs, _BATCH):
+    def timelines(self, spans: Sequence[Span]) -> Iterator[tuple[list[Row], list[Row]]]:
+        """Give the rows of `timeline` and of `stretches`, span by span."""
+        for batch in batched(spans, _BATCH):
             proofs: dict[int, dict[Pair, Row]] = defaultdict(dict)
             for client_no, at_ms, seq, *proof in self._of("confirmations", batch):
                 proofs[client_no][at_ms, seq] = tuple(proof)
-            for client_no, rows in groupby(self._of("timelines", batch), key=itemgetter(0)):
-                yield self._cut(client_no, [row[1:] for row in rows], proofs.get(client_no, {}))
+            for (client_no, _, to_ms), rows in groupby(self._of("timelines", batch), key=itemgetter(0, 1, 2)):
+                seen, cut = self._cut(client_no, [row[3:] for row in rows], proofs.get(client_no, {}))
+                yield [row for row in seen if row[1] < to_ms], [row for row in cut if row[1] < to_ms]
 
     def _cut(self, client_no: int, rows: list[Row], proofs: dict[Pair, Row]) -> tuple[list[Row], list[Row]]:
         timeline, numbers = [], {}
@@ -336,7 +344,7 @@ class _Listed:
         return self._bearers
 
 
-def batched(pairs: Sequence[Pair], size: int) -> Iterator[list[Pair]]:
+def batched(pairs: Sequence[_Numbers], size: int) -> Iterator[list[_Numbers]]:
     """Cut a list into parts of a size."""
     rest = iter(pairs)
     while part := list(islice(rest, size)):

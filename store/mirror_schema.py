@@ -47,7 +47,7 @@ NUMBERS: dict[str, dict[str, str]] = {
     },
     "watching": {"from_ms": "BIGINT", "to_ms": "BIGINT", "watched": "TINYINT"},
     "unsettled": {"client_no": "INTEGER", "from_ms": "BIGINT"},
-    "changed": {"client_no": "INTEGER", "from_ms": "BIGINT"},
+    "changed": {"client_no": "INTEGER", "from_ms": "BIGINT", "to_ms": "BIGINT"},
     "sessions_changed": {"client_no": "INTEGER"},
 }
 NAMES: dict[str, dict[str, str]] = {

@@ -111,7 +111,8 @@ def stale(incoming: Mapping[str, str], held_at: int | None, known_at: int) -> st
         )"""
 
     changed = (
-        f"SEMI JOIN kept.changed c ON c.client_no = t.client_no AND c.from_ms <= t.at_ms WHERE cut = {LISTED}"
+        "SEMI JOIN kept.changed c ON c.client_no = t.client_no AND c.from_ms <= t.at_ms AND t.at_ms < c.to_ms"
+        f" WHERE cut = {LISTED}"
     )
     return f"""
         CREATE TEMP TABLE stale AS
