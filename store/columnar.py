@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from store import mirror_sums
 from store.mirror_schema import (
     CUT_MS,
     GROWING,
@@ -73,7 +74,7 @@ def load(path: Path, folder: Path, *, known_at: int, held_at: int | None) -> tup
 
     `held_at` is as known when it is; None: it is a new one.
 
-    What is kept of the clients in `changed` from their instants on is replaced, and the sessions of those in
+    What is kept of the clients in `changed` between its instants is replaced, and the sessions of those in
     `sessions_changed`. The mirror is nobody else's yet.
     """
     import duckdb
@@ -83,22 +84,24 @@ def load(path: Path, folder: Path, *, known_at: int, held_at: int | None) -> tup
         connection.execute("BEGIN")
         if held_at is None:
             connection.execute("CREATE SCHEMA kept")
-            for table, columns in (NUMBERS | NAMES).items():
+            for table, columns in (NUMBERS | NAMES | mirror_sums.SUMMED).items():
                 listed = ", ".join(
                     f"{name} {kind}" for name, kind in (columns | RECKONED.get(table, {})).items()
                 )
                 connection.execute(f"CREATE TABLE kept.{table} ({listed})")
-            for statement in (*moment(known_at), *VIEWS, *MACROS):
+            for statement in (*moment(known_at), *VIEWS, *mirror_sums.MACROS, *MACROS):
                 connection.execute(statement)
-        for table in NUMBERS | NAMES:
-            if table not in GROWING:
-                connection.execute(f"DELETE FROM kept.{table}")
         _fill(connection, folder, ("changed", "sessions_changed"))
+        incoming = {table: _rows(folder, table) for table in ("stretches", "speakers", "watching")}
+        connection.execute(mirror_sums.stale(incoming, held_at, known_at))
+        ((stale_ms,),) = connection.execute("SELECT min(from_ms) FROM stale").fetchall()
+        if stale_ms is not None:
+            connection.execute(mirror_sums.taken_out(stale_ms))
         if held_at is not None:
             for table in ("timeline", "stretches"):
                 connection.execute(
                     f"DELETE FROM kept.{table} t USING kept.changed c"
-                    " WHERE t.client_no = c.client_no AND t.at_ms >= c.from_ms"
+                    " WHERE t.client_no = c.client_no AND t.at_ms >= c.from_ms AND t.at_ms < c.to_ms"
                 )
             connection.execute(
                 "DELETE FROM kept.sessions t USING kept.sessions_changed c WHERE t.client_no = c.client_no"
@@ -107,9 +110,15 @@ def load(path: Path, folder: Path, *, known_at: int, held_at: int | None) -> tup
                 connection.execute(statement)
             for cut in range(held_at // CUT_MS + 1, known_at // CUT_MS + 1):
                 connection.execute(carried(cut))
+        for table in NUMBERS | NAMES:
+            if table not in (*GROWING, "changed", "sessions_changed"):
+                connection.execute(f"DELETE FROM kept.{table}")
         _fill(
             connection, folder, [name for name in NUMBERS | NAMES if not name.endswith("changed")], known_at
         )
+        if stale_ms is not None:
+            for statement in mirror_sums.put_in(stale_ms, known_at):
+                connection.execute(statement)
         connection.execute("DELETE FROM kept.changed; DELETE FROM kept.sessions_changed")
         count, number = connection.execute(f"SELECT count(*), sum({PRINT}) FROM kept.timeline").fetchall()[0]
         connection.execute("COMMIT")
@@ -119,18 +128,35 @@ def load(path: Path, folder: Path, *, known_at: int, held_at: int | None) -> tup
 
 def _fill(connection: Any, folder: Path, tables: Iterable[str], known_at: int = 0) -> None:
     for table in tables:
-        columns = (NUMBERS | NAMES)[table]
-        file = folder / f"{table}.{'csv' if table in NUMBERS else 'ndjson'}"
-        if not file.exists() or not file.stat().st_size:
+        if not _has_rows(folder, table):
             continue
-        told = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
-        source = (
-            f"read_csv({_quoted(str(file))}, columns = {{{told}}}, header = false, auto_detect = false, delim = ',',"
-            " quote = '', escape = '', nullstr = '')"
-            if table in NUMBERS
-            else f"read_json({_quoted(str(file))}, format = 'newline_delimited', columns = {{{told}}})"
-        )
         new = " ANTI JOIN kept.reasons USING (reason_no)" if table == "reasons" else ""
         listed = f", {listing(known_at)}" if table == "stretches" else ""
         order = " ORDER BY cut, from_ms, client_no" if listed else ""
-        connection.execute(f"INSERT INTO kept.{table} BY NAME SELECT *{listed} FROM {source}{new}{order}")
+        connection.execute(
+            f"INSERT INTO kept.{table} BY NAME SELECT *{listed} FROM {_rows(folder, table)}{new}{order}"
+        )
+
+
+def _rows(folder: Path, table: str) -> str:
+    """Give the source of the rows of a file."""
+    columns = (NUMBERS | NAMES)[table]
+    if not _has_rows(folder, table):
+        return f"(SELECT {', '.join(f'CAST(NULL AS {kind}) AS {name}' for name, kind in columns.items())} LIMIT 0)"
+    told = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
+    file = _quoted(str(_file(folder, table)))
+    return (
+        f"read_csv({file}, columns = {{{told}}}, header = false, auto_detect = false, delim = ',',"
+        " quote = '', escape = '', nullstr = '')"
+        if table in NUMBERS
+        else f"read_json({file}, format = 'newline_delimited', columns = {{{told}}})"
+    )
+
+
+def _file(folder: Path, table: str) -> Path:
+    return folder / f"{table}.{'csv' if table in NUMBERS else 'ndjson'}"
+
+
+def _has_rows(folder: Path, table: str) -> bool:
+    file = _file(folder, table)
+    return file.exists() and file.stat().st_size > 0

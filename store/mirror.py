@@ -108,7 +108,9 @@ def _refreshed(store: Store, path: Path, say: Callable[[str], None]) -> Mirrored
                     changed = reader.since(held[0]["known_at"], held[1])
                     if _load(reader, changed, mark, new, folder, held_at=held[0]["known_at"]):
                         _put(store, new, path)
-                        return Mirrored(path, known_at, built=False, clients=len(changed.pairs))
+                        return Mirrored(
+                            path, known_at, built=False, clients=len({no for no, *_ in changed.spans})
+                        )
                     new.unlink()
                     shutil.rmtree(folder)
                 say(f"building the mirror {path}")
@@ -118,7 +120,7 @@ def _refreshed(store: Store, path: Path, say: Callable[[str], None]) -> Mirrored
                         f"The mirror {path} does not come out as the store is; `thingline db check` may say why."
                     )
                 _put(store, new, path)
-                return Mirrored(path, known_at, built=True, clients=len(changed.pairs))
+                return Mirrored(path, known_at, built=True, clients=len({no for no, *_ in changed.spans}))
 
 
 def _goes_on(held: dict[str, Any], mark: dict[str, Any]) -> bool:
@@ -137,12 +139,12 @@ def _load(
     reasons: set[int | None] = set()
     with (folder / "timeline.csv").open("w") as one, (folder / "stretches.csv").open("w") as other:
         timeline, stretches = csv.writer(one, lineterminator="\n"), csv.writer(other, lineterminator="\n")
-        for seen, cut in reader.timelines(changed.pairs):
+        for seen, cut in reader.timelines(changed.spans):
             timeline.writerows(seen)
             stretches.writerows(cut)
             reasons.update(row[_REASON_AT] for row in seen)
     for name, rows in (
-        ("changed", changed.pairs),
+        ("changed", changed.spans),
         ("unsettled", changed.unsettled),
         ("sessions_changed", [(no,) for no in changed.sessions]),
         ("watching", reader.watching()),

@@ -11,49 +11,50 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import count, groupby, islice
+from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from store.answer import is_legal
 from store.asker import Asker
 from store.certainty import bounds_of, periods
 from store.identity import bindings
-from store.mirror_schema import EVER_MS, INFERRED, OBSERVED, PRINT, UNKNOWN
+from store.mirror_schema import CUT_MS, EVER_MS, INFERRED, OBSERVED, PRINT, UNKNOWN
 from store.model import Certainty
 from store.packing import BLOCK, unpack_id, unpack_slots
 from store.schema import RULES
 from store.seeks import REASON, seen_from
 
 Row = tuple[Any, ...]
+_Numbers = TypeVar("_Numbers", bound=tuple[int, ...])
 Pair = tuple[int, int]  # a client's number, and the instant from which on it is read
+Span = tuple[int, int, int]  # ... and from which on it is not
 
 _BATCH = 1_000  # clients a statement
 _CERTAINTIES = {Certainty.OBSERVED: OBSERVED, Certainty.INFERRED: INFERRED, Certainty.UNKNOWN: UNKNOWN}
 
 _PAIRS = {
-    "sqlite": "(SELECT json_extract(value, '$[0]') AS client_no, json_extract(value, '$[1]') AS from_ms"
-    " FROM json_each(:pairs)) p",
-    "postgresql": "(SELECT CAST(j.value ->> 0 AS int) AS client_no, CAST(j.value ->> 1 AS bigint) AS from_ms"
-    " FROM json_array_elements(CAST(:pairs AS json)) j) p",
+    "sqlite": "(SELECT json_extract(value, '$[0]') AS client_no, json_extract(value, '$[1]') AS from_ms,"
+    " json_extract(value, '$[2]') AS to_ms FROM json_each(:pairs)) p",
+    "postgresql": "(SELECT CAST(j.value ->> 0 AS int) AS client_no, CAST(j.value ->> 1 AS bigint) AS from_ms,"
+    " CAST(j.value ->> 2 AS bigint) AS to_ms FROM json_array_elements(CAST(:pairs AS json)) j) p",
 }
 _VISIBLE = "x.recorded_at <= :known_at AND (x.superseded_at IS NULL OR x.superseded_at > :known_at)"
 _TOUCHED = "(x.recorded_at >= :since OR x.superseded_at >= :since)"
 _AT_LAST = "CASE WHEN x.recorded_at >= :known_at OR x.superseded_at >= :known_at THEN x.at_ms END"
+_FOUND = f"x.client_no, min(x.at_ms), max(x.at_ms), min({_AT_LAST})"
 _PRINT = PRINT.replace("recorded_ms", "recorded_at")
 
 _STATEMENTS = {
     # What was touched at the newest moment may be touched again at it, and rows of that very moment may vanish.
-    # Of every client, for the one look through all transitions tells the fingerprint too.
+    # Cut by time, lest a client be read whole for what is late and what is new.
     "transitions_changed": f"""
-        SELECT x.client_no, min(CASE WHEN {_TOUCHED} THEN x.at_ms END), min({_AT_LAST}),
-            sum(CASE WHEN {_VISIBLE} THEN 1 ELSE 0 END),
-            sum(CASE WHEN {_VISIBLE} THEN {_PRINT} ELSE 0 END)
-        FROM transitions x GROUP BY x.client_no
+        SELECT {_FOUND} FROM transitions x WHERE {_TOUCHED} GROUP BY x.client_no, x.at_ms / {CUT_MS}
     """,
     "confirmations_changed": f"""
-        SELECT x.client_no, min(x.at_ms), min({_AT_LAST}) FROM confirmations x WHERE {_TOUCHED} GROUP BY x.client_no
+        SELECT {_FOUND} FROM confirmations x WHERE {_TOUCHED} GROUP BY x.client_no, x.at_ms / {CUT_MS}
     """,
+    "fingerprint": f"SELECT count(*), sum({_PRINT}) FROM transitions x WHERE {_VISIBLE}",
     "sweeps": """
         SELECT w.block_no, w.asked_ms, w.first_slot, w.slots FROM PAIRS CROSS JOIN sweeps w
         WHERE w.block_no = p.client_no AND w.known_at >= p.from_ms
@@ -62,24 +63,28 @@ _STATEMENTS = {
         SELECT x.client_no, x.at_ms FROM confirmations x WHERE x.open_at IS NOT NULL AND x.superseded_at IS NULL
     """,
     "sessions_changed": "SELECT DISTINCT e.client_no FROM evidence e WHERE e.known_at >= :since",
-    # The transition in force before an instant: its stretch ends elsewhere, once what follows it has changed.
-    "begins": f"""
+    # From the transition in force before it, for its stretch ends elsewhere once what follows has changed, to the next.
+    "spans": f"""
         SELECT p.client_no, coalesce((
             SELECT max(x.at_ms) FROM transitions x
             WHERE x.client_no = p.client_no AND x.at_ms < p.from_ms AND {_VISIBLE}
-        ), p.from_ms) FROM PAIRS
+        ), p.from_ms), coalesce((
+            SELECT min(x.at_ms) FROM transitions x
+            WHERE x.client_no = p.client_no AND x.at_ms > p.to_ms AND {_VISIBLE}
+        ), {EVER_MS}) FROM PAIRS
     """,
+    # With the transition after it, where the last of its stretches ends.
     "timelines": f"""
-        SELECT x.client_no, x.at_ms, x.seq, x.recorded_at, x.superseded_at, x.state, x.timestamp_ms, x.reason_no,
-            x.not_before_ms, x.not_after_ms, x.rule_no, x.proved_from_ms
+        SELECT x.client_no, p.from_ms, p.to_ms, x.at_ms, x.seq, x.recorded_at, x.superseded_at, x.state,
+            x.timestamp_ms, x.reason_no, x.not_before_ms, x.not_after_ms, x.rule_no, x.proved_from_ms
         FROM PAIRS CROSS JOIN transitions x
-        WHERE x.client_no = p.client_no AND x.at_ms >= p.from_ms AND {_VISIBLE}
-        ORDER BY x.client_no, x.at_ms, x.seq
+        WHERE x.client_no = p.client_no AND x.at_ms >= p.from_ms AND x.at_ms <= p.to_ms AND {_VISIBLE}
+        ORDER BY x.client_no, p.from_ms, x.at_ms, x.seq
     """,
     "confirmations": f"""
         SELECT x.client_no, x.at_ms, x.seq, x.until_ms, x.from_ms, x.open_at
         FROM PAIRS CROSS JOIN confirmations x
-        WHERE x.client_no = p.client_no AND x.at_ms >= p.from_ms AND {_VISIBLE}
+        WHERE x.client_no = p.client_no AND x.at_ms >= p.from_ms AND x.at_ms <= p.to_ms AND {_VISIBLE}
     """,
     "sessions": """
         SELECT s.client_no, s.session, s.version, s.connect_ms, s.disconnect_ms, w.text
@@ -99,22 +104,35 @@ _STATEMENTS = {
         ORDER BY c.client_no
     """,
     "things": "SELECT t.thing_no, r.name, t.thing_name FROM things t JOIN realms r ON r.realm_no = t.realm_no",
-    # Only where another client begins to bear a thing's name: of events there are many.
+    # Only where another client begins to bear a thing's name. Of events there are many, and nearly every name is borne
+    # by one client: the index tells so, and the first of its events is sought.
     "bearers": """
+        WITH borne AS (
+            SELECT thing_no, min(client_no) AS client_no, max(client_no) AS other
+            FROM evidence WHERE thing_no IS NOT NULL GROUP BY thing_no
+        )
         SELECT b.thing_no, b.at_ms, b.client_no FROM (
+            SELECT o.thing_no, (
+                SELECT e.at_ms FROM evidence e WHERE e.thing_no = o.thing_no AND e.known_at <= :known_at
+                ORDER BY e.at_ms LIMIT 1
+            ) AS at_ms, 0 AS digest, o.client_no, NULL AS former
+            FROM borne o WHERE o.client_no = o.other
+            UNION ALL
             SELECT e.thing_no, e.at_ms, e.digest, e.client_no,
-                lag(e.client_no) OVER (PARTITION BY e.thing_no ORDER BY e.at_ms, e.digest) AS former
-            FROM evidence e WHERE e.thing_no IS NOT NULL AND e.known_at <= :known_at
-        ) b WHERE b.former IS NULL OR b.former <> b.client_no ORDER BY b.thing_no, b.at_ms, b.digest
+                lag(e.client_no) OVER (PARTITION BY e.thing_no ORDER BY e.at_ms, e.digest)
+            FROM borne o CROSS JOIN evidence e
+            WHERE o.client_no <> o.other AND e.thing_no = o.thing_no AND e.known_at <= :known_at
+        ) b WHERE b.at_ms IS NOT NULL AND (b.former IS NULL OR b.former <> b.client_no)
+        ORDER BY b.thing_no, b.at_ms, b.digest
     """,
 }
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 
 
 class Changed(NamedTuple):
-    """From when on clients have to be read again; and of which of them the sessions."""
+    """What of clients has to be read again, ascending and apart; and of which of them the sessions."""
 
-    pairs: list[Pair]
+    spans: list[Span]
     unsettled: list[Pair]  # what may yet change at the very moment that the mirror is of
     sessions: list[int]
     fingerprint: tuple[int, int]  # of all timelines, as they are now
@@ -155,7 +173,7 @@ class Reader:
         ).fetchall()
         return found
 
-    def _of(self, statement: str, pairs: Sequence[Pair]) -> list[Row]:
+    def _of(self, statement: str, pairs: Sequence[tuple[int, ...]]) -> list[Row]:
         return self._rows(statement, pairs=json.dumps(pairs))
 
     # --- What changed -------------------------------------------------------------------------------------
@@ -164,34 +182,28 @@ class Reader:
         """Read all there is."""
         numbers = [row[0] for row in self.clients]
         return self.since(self._known_at, [])._replace(
-            pairs=[(no, -EVER_MS) for no in numbers], sessions=numbers
+            spans=[(no, -EVER_MS, EVER_MS) for no in numbers], sessions=numbers
         )
 
     def since(self, since: int, unsettled: Iterable[Pair]) -> Changed:
         """Tell what was learned at or after a moment; `unsettled` as it was told then."""
-        first: dict[int, int] = {}
         last: dict[int, int] = {}
-        found: list[Pair] = list(unsettled)
-        total = number = 0
-        for client_no, at_ms, at_last_ms, *printed in self._rows("transitions_changed", since=since):
-            total, number = total + int(printed[0]), number + int(printed[1])
-            if at_ms is not None:
-                found.append((client_no, at_ms))
-            if at_last_ms is not None:
-                last[client_no] = at_last_ms
-        for client_no, at_ms, at_last_ms in self._rows("confirmations_changed", since=since):
-            found.append((client_no, at_ms))
-            if at_last_ms is not None:
-                last[client_no] = min(at_last_ms, last.get(client_no, EVER_MS))
-        for client_no, at_ms in (*found, *self._swept(since)):
-            first[client_no] = min(at_ms, first.get(client_no, EVER_MS))
-        pairs = [
-            (row[0], row[1])
-            for batch in batched(sorted(first.items()), _BATCH)
-            for row in self._of("begins", batch)
-        ]
+        found: list[Span] = [(client_no, at_ms, EVER_MS) for client_no, at_ms in unsettled]
+        found += [(client_no, at_ms, at_ms) for client_no, at_ms in self._swept(since)]
+        for statement in ("transitions_changed", "confirmations_changed"):
+            for client_no, from_ms, to_ms, at_last_ms in self._rows(statement, since=since):
+                found.append((client_no, from_ms, to_ms))
+                if at_last_ms is not None:
+                    last[client_no] = min(at_last_ms, last.get(client_no, EVER_MS))
+        spans: list[Span] = []
+        for batch in batched(sorted(found), _BATCH):
+            for client_no, from_ms, to_ms in sorted(self._of("spans", batch)):
+                if spans and spans[-1][0] == client_no and from_ms < spans[-1][2]:
+                    from_ms, to_ms = spans[-1][1], max(spans.pop()[2], to_ms)
+                spans.append((client_no, from_ms, to_ms))
         sessions = [row[0] for row in self._rows("sessions_changed", since=since)]
-        return Changed(sorted(pairs), sorted(last.items()), sorted(sessions), (total, number))
+        ((total, number),) = self._rows("fingerprint")
+        return Changed(spans, sorted(last.items()), sorted(sessions), (total, int(number or 0)))
 
     def _swept(self, since: int) -> list[Pair]:
         """List the clients that a sweep found as they had been, and the transition that it confirms."""
@@ -206,14 +218,15 @@ class Reader:
 
     # --- Rows ---------------------------------------------------------------------------------------------
 
-    def timelines(self, pairs: Sequence[Pair]) -> Iterator[tuple[list[Row], list[Row]]]:
-        """Give the rows of `timeline` and of `stretches`, client by client, from the instants on that are named."""
-        for batch in batched(pairs, _BATCH):
+    def timelines(self, spans: Sequence[Span]) -> Iterator[tuple[list[Row], list[Row]]]:
+        """Give the rows of `timeline` and of `stretches`, span by span."""
+        for batch in batched(spans, _BATCH):
             proofs: dict[int, dict[Pair, Row]] = defaultdict(dict)
             for client_no, at_ms, seq, *proof in self._of("confirmations", batch):
                 proofs[client_no][at_ms, seq] = tuple(proof)
-            for client_no, rows in groupby(self._of("timelines", batch), key=itemgetter(0)):
-                yield self._cut(client_no, [row[1:] for row in rows], proofs.get(client_no, {}))
+            for (client_no, _, to_ms), rows in groupby(self._of("timelines", batch), key=itemgetter(0, 1, 2)):
+                seen, cut = self._cut(client_no, [row[3:] for row in rows], proofs.get(client_no, {}))
+                yield [row for row in seen if row[1] < to_ms], [row for row in cut if row[1] < to_ms]
 
     def _cut(self, client_no: int, rows: list[Row], proofs: dict[Pair, Row]) -> tuple[list[Row], list[Row]]:
         timeline, numbers = [], {}
@@ -296,22 +309,20 @@ class Reader:
             borne[thing_no].append((at_ms, client_no))
         bound = {client_no for bearers in borne.values() for _, client_no in bearers}
         named: set[tuple[str, str]] = set()
-        numbers = count()
         for thing_no, realm, name in self._rows("things"):
             if not is_legal(name):
                 continue
             named.add((realm, name))
-            name_no = next(numbers)
             listed = _Listed(own.get((realm, name)), borne.get(thing_no, []))
             for from_ms, to_ms, client_no in bindings(listed, name, self._known_at):
                 begins_ms = max(horizon_ms, -EVER_MS if from_ms is None else from_ms)
                 ends_ms = EVER_MS if to_ms is None else to_ms
                 if begins_ms < ends_ms:
-                    yield Speaker(realm, name, ids[client_no], client_no, begins_ms, ends_ms, name_no)
+                    yield Speaker(realm, name, ids[client_no], client_no, begins_ms, ends_ms, thing_no)
         for client_no, realm, client_id in clients:
             if client_no not in bound and (realm, client_id) not in named:
                 name = client_id if is_legal(client_id) else None
-                yield Speaker(realm, name, client_id, client_no, horizon_ms, EVER_MS, next(numbers))
+                yield Speaker(realm, name, client_id, client_no, horizon_ms, EVER_MS, -client_no)
 
 
 class _Listed:
@@ -333,7 +344,7 @@ class _Listed:
         return self._bearers
 
 
-def batched(pairs: Sequence[Pair], size: int) -> Iterator[list[Pair]]:
+def batched(pairs: Sequence[_Numbers], size: int) -> Iterator[list[_Numbers]]:
     """Cut a list into parts of a size."""
     rest = iter(pairs)
     while part := list(islice(rest, size)):

@@ -2,14 +2,15 @@
 
 The tables of the schema `kept` hold numbers, as they are read from the store. What people ask are the views and macros
 beside them: their columns are those of the store's own views (docs/views.md), and a thing's name is added. All is as
-known at the mirror's watermark. An instant that never comes stands for an open end.
+known at the mirror's watermark. An instant that never comes stands for an open end. What is added up is in
+store/mirror_sums.py.
 """
 
 from __future__ import annotations
 
 from store.schema import RULES
 
-FORMAT = 4  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
+FORMAT = 5  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
 
 EVER_MS = 1 << 62
 CUT_MS = 7 * 24 * 3_600_000  # stretches are listed by so much time: a question reads that of its window
@@ -46,7 +47,7 @@ NUMBERS: dict[str, dict[str, str]] = {
     },
     "watching": {"from_ms": "BIGINT", "to_ms": "BIGINT", "watched": "TINYINT"},
     "unsettled": {"client_no": "INTEGER", "from_ms": "BIGINT"},
-    "changed": {"client_no": "INTEGER", "from_ms": "BIGINT"},
+    "changed": {"client_no": "INTEGER", "from_ms": "BIGINT", "to_ms": "BIGINT"},
     "sessions_changed": {"client_no": "INTEGER"},
 }
 NAMES: dict[str, dict[str, str]] = {
@@ -59,7 +60,7 @@ NAMES: dict[str, dict[str, str]] = {
         "client_no": "INTEGER",
         "from_ms": "BIGINT",
         "to_ms": "BIGINT",
-        "name_no": "INTEGER",  # of a thing in its realm, or of such a client; in this mirror, and until it is refreshed
+        "name_no": "INTEGER",  # of a thing in its realm, or of such a client; it lasts
     },
     "sessions": {
         "client_no": "INTEGER",
@@ -97,11 +98,9 @@ NAMES: dict[str, dict[str, str]] = {
 # These grow by what changed; the others are small and replaced whole.
 GROWING = ("timeline", "stretches", "sessions", "reasons")
 
-# A number that tells two timelines apart, in words that every engine reads alike: of one of their rows.
-PRINT = (
-    "(at_ms + 3 * client_no + 5 * seq + 7 * state + 11 * recorded_ms + 13 * rule_no"
-    " + 17 * coalesce(timestamp_ms, 1) + 19 * coalesce(reason_no, 1)) % 1000003"
-)
+# A number that tells two timelines apart, in words that every engine reads alike: of one of their rows. Few words, for
+# a refresh says them of all rows of a store; and what is recorded is never written again.
+PRINT = "(at_ms + 3 * client_no + 7 * state + 11 * recorded_ms) & 1048575"
 
 
 def time(ms: str) -> str:
@@ -275,11 +274,11 @@ VIEWS = (
     """,
 )
 
-_ASKED = "epoch_ms(CAST(asked_time AS TIMESTAMPTZ))"
-_FROM, _TO = "epoch_ms(CAST(from_time AS TIMESTAMPTZ))", "epoch_ms(CAST(to_time AS TIMESTAMPTZ))"
+ASKED = "epoch_ms(CAST(asked_time AS TIMESTAMPTZ))"
+FROM, TO = "epoch_ms(CAST(from_time AS TIMESTAMPTZ))", "epoch_ms(CAST(to_time AS TIMESTAMPTZ))"
 
 
-def _kept(from_ms: str) -> str:
+def not_purged(from_ms: str) -> str:
     """Refuse what begins before what a purge left."""
     return (
         f"CASE WHEN {from_ms} < (SELECT horizon_ms FROM kept.mark)"
@@ -297,85 +296,10 @@ MACROS = (
         {_CERTAINTY} AS certainty,
         CASE WHEN p.state = p.known_state THEN p.not_before_ms END AS not_before_ms,
         CASE WHEN p.state = p.known_state THEN
-            CASE p.certainty WHEN {INFERRED} THEN {_ASKED} ELSE p.not_after_ms END END AS not_after_ms,
+            CASE p.certainty WHEN {INFERRED} THEN {ASKED} ELSE p.not_after_ms END END AS not_after_ms,
         CASE WHEN p.state <> p.known_state THEN {state("p.known_state")} END AS last_known_state
-    FROM kept.spoken({_ASKED}, {_ASKED} + 1) p LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
-    WHERE p.from_ms <= {_ASKED} AND p.to_ms > {_ASKED} AND {_kept(_ASKED)}
-    """,
-    # As queries/uptime.py counts without policies: before a thing was first heard of it was not registered.
-    f"""
-    CREATE MACRO uptime(from_time, to_time) AS TABLE
-    WITH named AS (
-        SELECT name_no, any_value(realm) AS realm, any_value(thing_name) AS thing_name,
-            coalesce(
-                arg_max(client_id, from_ms) FILTER (from_ms < {_TO} AND to_ms > {_FROM}),
-                any_value(thing_name), any_value(client_id)
-            ) AS client_id
-        FROM kept.speakers GROUP BY name_no
-    ), parts AS (
-        SELECT name_no, state, certainty = {OBSERVED} AS observed,
-            greatest(from_ms, {_FROM}) AS from_ms, least(to_ms, {_TO}) AS to_ms
-        FROM kept.spoken({_FROM}, {_TO}) WHERE from_ms < {_TO} AND to_ms > {_FROM}
-    ), late AS (
-        -- What lies beyond the watermark is carried on, and observed by nobody.
-        SELECT name_no, state, greatest(from_ms, {_FROM}, 1 + kept.known_at()) AS from_ms, least(to_ms, {_TO}) AS to_ms
-        FROM kept.spoken(greatest({_FROM}, 1 + kept.known_at()), {_TO})
-        WHERE from_ms < {_TO} AND to_ms > greatest({_FROM}, 1 + kept.known_at())
-            AND {_TO} > 1 + kept.known_at() AND certainty = {OBSERVED}
-    ), grouped AS (
-        -- Whole milliseconds of one thing are exact as DOUBLE, and summed twice as fast.
-        SELECT name_no, state, observed, sum(CAST(to_ms - from_ms AS DOUBLE)) AS ms, min(from_ms) AS first_ms
-        FROM parts GROUP BY ALL
-        UNION ALL
-        SELECT name_no, state, true, -sum(CAST(to_ms - from_ms AS DOUBLE)), NULL FROM late GROUP BY ALL
-        UNION ALL
-        SELECT name_no, state, false, sum(CAST(to_ms - from_ms AS DOUBLE)), NULL FROM late GROUP BY ALL
-    ), sums AS (
-        SELECT name_no, min(first_ms) AS first_ms,
-            coalesce(sum(ms) FILTER (state = 1), 0) AS up,
-            coalesce(sum(ms) FILTER (state = 0), 0) AS down,
-            coalesce(sum(ms) FILTER (state = 1 AND observed), 0) AS up_observed,
-            coalesce(sum(ms) FILTER (state = 0 AND observed), 0) AS down_observed
-        FROM grouped GROUP BY name_no
-    ), counted AS (
-        SELECT n.thing_name, n.realm, n.client_id, coalesce(s.up, 0) AS up, coalesce(s.down, 0) AS down,
-            coalesce(s.up_observed, 0) AS up_observed, coalesce(s.down_observed, 0) AS down_observed,
-            coalesce(greatest(coalesce(s.first_ms, {_TO})
-                - greatest({_FROM}, (SELECT begins_ms FROM kept.mark WHERE begins_ms IS NOT NULL)), 0), 0) AS absent,
-            (SELECT count(begins_ms) FROM kept.mark) AS has_begun
-        FROM named n LEFT JOIN sums s USING (name_no)
-    ), added AS (
-        SELECT *, absent * has_begun AS not_registered, {_TO} - {_FROM} - absent * has_begun AS whole FROM counted
-    )
-    SELECT thing_name, realm, client_id, CAST(up AS BIGINT) AS connected_ms, CAST(down AS BIGINT) AS disconnected_ms,
-        CAST(whole - up - down AS BIGINT) AS unknown_ms, CAST(not_registered AS BIGINT) AS not_registered_ms,
-        up / nullif(up + down, 0) AS availability, up_observed / nullif(whole, 0) AS availability_low,
-        (whole - down_observed) / nullif(whole, 0) AS availability_high
-    FROM added
-    WHERE {_kept(_FROM)}
-        AND CASE WHEN {_TO} <= {_FROM} THEN error('The window ends before it begins.') ELSE true END
-    """,
-    # One pass over the changes of state, then one over the buckets: queries/series.py says what is counted.
-    f"""
-    CREATE MACRO series(from_time, to_time, bucket_ms) AS TABLE
-    WITH parts AS (
-        SELECT state, from_ms, to_ms FROM kept.spoken({_FROM}, {_TO}) WHERE from_ms < {_TO} AND to_ms > {_FROM}
-    ), turns AS (
-        SELECT greatest((from_ms - {_FROM} + bucket_ms - 1) // bucket_ms, 0) AS bucket, state, 1 AS many FROM parts
-        UNION ALL
-        SELECT (to_ms - {_FROM} + bucket_ms - 1) // bucket_ms, state, -1 FROM parts
-    ), sums AS (
-        SELECT bucket, coalesce(sum(many) FILTER (state = 1), 0) AS up,
-            coalesce(sum(many) FILTER (state = 0), 0) AS down,
-            coalesce(sum(many) FILTER (state = 2), 0) AS unclear
-        FROM turns GROUP BY bucket
-    )
-    SELECT {time(f"{_FROM} + b.bucket * bucket_ms")} AS from_time, {_FROM} + b.bucket * bucket_ms AS from_ms,
-        CAST(coalesce(sum(s.up) OVER told, 0) AS BIGINT) AS connected,
-        CAST(coalesce(sum(s.down) OVER told, 0) AS BIGINT) AS disconnected,
-        CAST(coalesce(sum(s.unclear) OVER told, 0) AS BIGINT) AS unknown
-    FROM range(0, ({_TO} - {_FROM} + bucket_ms - 1) // bucket_ms) b(bucket) LEFT JOIN sums s ON s.bucket = b.bucket
-    WHERE {_kept(_FROM)} WINDOW told AS (ORDER BY b.bucket) ORDER BY b.bucket
+    FROM kept.spoken({ASKED}, {ASKED} + 1) p LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
+    WHERE p.from_ms <= {ASKED} AND p.to_ms > {ASKED} AND {not_purged(ASKED)}
     """,
     # How things stood at two instants, where that differs; what happened between them is for `thingline diff`.
     """

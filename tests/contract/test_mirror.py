@@ -28,7 +28,7 @@ from store.engine import open_beside, open_reader, open_writer, parse_url
 from store.errors import IndexNotReady, StoreUnreachable
 from store.mirror import Mirrored, drop_mirror, mirror_path, refresh
 from store.mirror_schema import CUT_MS
-from store.model import HOUR_MS, Event, Learned, Watch
+from store.model import HOUR_MS, MINUTE_MS, Event, Learned, Watch
 from tests.builders import T0, connect, disconnect
 from tests.contract.test_views import rows
 from tests.property import test_check_laws as check_laws
@@ -132,9 +132,11 @@ def assert_as_the_store(url: str, mirror: Mirrored) -> None:
     with open_reader(parse_url(url)) as store:
         anew = refresh(store, path)
     assert anew.built
-    for table in ("timeline", "stretches", "sessions", "speakers", "unsettled"):
+    for table in ("timeline", "stretches", "sessions", "speakers", "unsettled", "days"):
         query = f"SELECT * FROM kept.{table} ORDER BY ALL"
         assert asked(mirror, query) == asked(anew, query), table
+    turns = f"SELECT minute, {TURNS} FROM kept.turns GROUP BY 1 HAVING (sum(up), sum(down), sum(unclear)) <> (0, 0, 0)"
+    assert asked(mirror, f"{turns} ORDER BY 1") == asked(anew, f"{turns} ORDER BY 1")
     path.unlink()
 
 
@@ -217,6 +219,13 @@ def test_uptime_is_that_of_the_accounting(store_url: str, rng: random.Random) ->
     write(store_url, watches((0, 2), (10, 10), (500, 4_000), (9_000, 20_000)))
     mirror = refreshed(store_url)
     instants = [T0 + rng.randint(-DAY_MS, 40 * DAY_MS) for _ in range(2)] + [T0 - DAY_MS, NOW + 1, NOW + 9]
+    midnight = T0 // DAY_MS * DAY_MS
+    instants += [
+        midnight - 2 * DAY_MS,
+        midnight + DAY_MS,
+        midnight + 2 * DAY_MS,
+        midnight + 3 * DAY_MS + HOUR_MS,
+    ]
     for from_ms, to_ms in pairwise(sorted(set(instants))):
         with open_history(store_url, clock=lambda: NOW) as history:
             wanted = []
@@ -237,15 +246,80 @@ def test_uptime_is_that_of_the_accounting(store_url: str, rng: random.Random) ->
                 )
         query = "SELECT * EXCLUDE realm FROM uptime(?, ?)"
         assert sorted(asked(mirror, query, iso(from_ms), iso(to_ms)), key=repr) == sorted(wanted, key=repr)
-        starts = list(range(from_ms, to_ms, (to_ms - from_ms) // 7 + 1))
+        bucket_ms = (to_ms - from_ms) // 7 + 1
+        if from_ms % MINUTE_MS == 0:
+            bucket_ms = (bucket_ms // MINUTE_MS + 1) * MINUTE_MS
+        starts = list(range(from_ms, to_ms, bucket_ms))
         series = Series(starts, to_ms)
         with open_history(store_url, clock=lambda: NOW) as history:
             for thing in history.uptime((from_ms, to_ms), [Policy()]):
                 series.add(thing.reckoned[0].stretches)
         query = "SELECT from_ms, connected, disconnected, unknown FROM series(?, ?, ?)"
-        found = asked(mirror, query, iso(from_ms), iso(to_ms), (to_ms - from_ms) // 7 + 1)
+        found = asked(mirror, query, iso(from_ms), iso(to_ms), bucket_ms)
         buckets = [(each.from_ms, each.connected, each.disconnected) for each in series.buckets()]
         assert [row[:3] for row in found] == buckets
+
+
+TURNS = "coalesce(sum(up), 0), coalesce(sum(down), 0), coalesce(sum(unclear), 0)"
+SUMS = "sum(up), sum(down), sum(up_observed), sum(down_observed), min(first_ms)"
+
+
+def assert_kept_is_what_stretches_add_up_to(mirror: Mirrored, rng: random.Random) -> None:
+    """Ask the stretches themselves, over and over: of whole days, and of what stood at the beginnings of minutes."""
+    over = (mirror.known_at + 1) // DAY_MS
+    days = [
+        (T0 // DAY_MS - 9, over),
+        *(sorted(rng.sample(range(T0 // DAY_MS - 1, over + 1), 2)) for _ in range(2)),
+    ]
+    for first, last in days:
+        kept = f"SELECT name_no, {SUMS} FROM kept.days WHERE day >= ? AND day < ? GROUP BY 1 ORDER BY 1"
+        bare = f"SELECT name_no, {SUMS} FROM kept.sums(?, ?) GROUP BY 1 ORDER BY 1"
+        assert asked(mirror, kept, first, last) == asked(mirror, bare, first * DAY_MS, last * DAY_MS)
+    assert asked(mirror, "SELECT count(*) FROM kept.days WHERE day >= ?", over) == [(0,)]
+    for at_ms in (
+        T0 - DAY_MS,
+        *(T0 + rng.randint(0, 9 * DAY_MS) for _ in range(2)),
+        mirror.known_at,
+        NOW + 2 * CUT_MS,
+    ):
+        minute = at_ms // MINUTE_MS
+        (kept_now,) = asked(
+            mirror,
+            f"SELECT {TURNS} FROM kept.turns WHERE minute <= ?",
+            minute,
+        )
+        stood = asked(
+            mirror,
+            "SELECT count(*) FILTER (state = 1), count(*) FILTER (state = 0), count(*) FILTER (state = 2)"
+            " FROM kept.spoken($1, $1 + 1) WHERE from_ms <= $1 AND to_ms > $1",
+            minute * MINUTE_MS,
+        )
+        assert [kept_now] == stood
+
+
+def test_what_is_kept_of_days_and_minutes_is_what_stretches_add_up_to(
+    store_url: str, rng: random.Random
+) -> None:
+    """Midnights go by between refreshes, with late events, checks, other clients of a thing, hours unheard."""
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 20))
+    batches = cut(rng, check_laws.learned(told), len(told) // 2)[:4]
+    now = NOW
+    for number, batch in enumerate(batches):
+        now += rng.choice((1, HOUR_MS, DAY_MS, 3 * DAY_MS))
+        bearer = f"bearer-{rng.randint(0, 2)}"
+        told_now = [
+            connect(now - HOUR_MS * rng.randint(1, 90), session=f"s{number}", client_id=bearer)._replace(
+                thing_name="borne"
+            ),
+            connect(now - HOUR_MS, session=f"t{number}", client_id=f"new-{number}"),
+        ]
+        heard = watches((0, 2), (10, 10)) if number == 1 else []
+        heard += [Learned(Watch("sqs", NOW, now - rng.choice((0, 2 * HOUR_MS))), 0)] if number > 1 else []
+        check_laws.ingest(store_url, [batch, [Learned(each, 0) for each in told_now], heard], now=now)
+        mirror = refreshed(store_url)
+        assert mirror.built == (number == 0)
+        assert_kept_is_what_stretches_add_up_to(mirror, rng)
+    assert_as_the_store(store_url, mirror)
 
 
 def test_connectivity_at_an_instant_is_what_at_answers(store_url: str, rng: random.Random) -> None:
