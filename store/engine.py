@@ -365,7 +365,7 @@ def _sqlite_engine(url: URL, *, read_only: bool) -> Engine:
             connection.execute("PRAGMA wal_autocheckpoint=8000")
         else:
             connection.execute("PRAGMA query_only=ON")
-            connection.execute("PRAGMA cache_size=-32768")
+            connection.execute("PRAGMA cache_size=-8192")
         return connection
 
     engine = sa.create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)

@@ -24,7 +24,10 @@ MOST_LISTENERS = 2_000
 EVERY_S = 1.0  # how often the store is looked at
 SHARE = 20  # ... at most a twentieth of the time, where a look takes long
 BEAT_S = 15.0  # how often who listens hears that the stream lives
-HELD = 10_000  # events kept for those who are a little behind
+HELD, MOST_BATCHES = (
+    10_000,
+    1_000,
+)  # events kept for those who are a little behind; and looks, for many bring none
 CHUNK = 64 << 10  # bytes sent at once: what a listener who does not read can hold up
 MEDIA_TYPE = "text/event-stream"
 
@@ -137,7 +140,7 @@ class EventStream:
         if after is not None and news.care == self._care:
             self._batches[after] = batch = _batch(news)
             self._held += len(batch.events)
-        while self._held > HELD and len(self._batches) > 1:
+        while (self._held > HELD or len(self._batches) > MOST_BATCHES) and len(self._batches) > 1:
             self._held -= len(self._batches.pop(next(iter(self._batches))).events)
         self._until = news.until
         changed, self._changed = self._changed, asyncio.Event()

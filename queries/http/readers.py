@@ -26,7 +26,7 @@ from store.engine import masked, open_reader, translated
 from store.errors import AnswerError, StoreAway, StoreUnreachable, UsageError
 
 T = TypeVar("T")
-# For what reads much, and as many for what is sent. Each has a connection, and on SQLite a cache of 32 MiB; Python runs
+# For what reads much, and as many for what is sent. Each has a connection, and on SQLite a cache of 8 MiB; Python runs
 # in one of them at a time.
 THREADS = 4
 MOST_WAITING = 1_000  # questions that are not answered yet

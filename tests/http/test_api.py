@@ -476,6 +476,35 @@ def test_who_comes_as_the_last_one_leaves_hears_what_is_learned(tmp_path: Path) 
     readers.close()
 
 
+def test_looks_that_bring_nothing_do_not_fill_the_memory(
+    new_shared_url: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What watches a source states so again and again, and moves the watermark each time."""
+    monkeypatch.setattr("queries.http.event_stream.MOST_BATCHES", 5)
+    url = new_shared_url()
+    fill(url)
+    app, readers, events = app_over(url)
+
+    async def scenario() -> None:
+        heard = Heard(app)
+        await new_has_begun(heard)
+        with open_writer(parse_url(url)) as store, Writer(store) as writer:
+            for number in range(12):
+                until = events._until
+                writer.write([Learned(Watch("sqs", T0, T0 + 1 + number), 0)], source="test")
+                async with asyncio.timeout(20):
+                    while events._until == until:
+                        await asyncio.sleep(0.01)
+            assert 0 < len(events._batches) <= 5
+            writer.write([Learned(connect(T0 + 50 * HOUR_MS, client_id="n-1"), 0)], source="test")
+        ((_, _, told),) = await heard.until(1)
+        assert told["thingName"] == "n-1"
+        await heard.leave()
+
+    asyncio.run(scenario())
+    readers.close()
+
+
 def test_more_than_can_listen_are_told_to_wait(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queries.http.event_stream.MOST_LISTENERS", 0)
     told = get(app, "events")
