@@ -58,7 +58,7 @@ def test_a_server_that_refuses_keeps_them_too(on_any: Run, postgres_store_url: s
         url.set(
             username="nobody-here", password=SECRET, query={"host": url.query.get("host", url.host or "")}
         ),
-        url.set(query={**url.query, "tcp_user_timeout": SECRET, "password": SECRET}),
+        url.set(query={**url.query, "channel_binding": SECRET, "password": SECRET}),
     ):
         done = on_any("db", "status", "--store", refused.render_as_string(hide_password=False))
         assert (done.code, done.out) == (3, ""), refused
