@@ -7,9 +7,9 @@ and the statements in store/seeks.py.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from store.ahead import FIRST_MS, Ahead, Key, Rows, by_key, for_many
 from store.annotations import Annotations, annotation_from
@@ -21,10 +21,8 @@ from store.model import DEFAULT_REALM, LAG_MS, bytes_of
 from store.packing import BLOCK, LONGEST_SWEEP_MS, SLOT_BYTES, slot_ms
 from store.registry import Fact, Registry, absences, fact_of, registry_of, was
 from store.seeks import PROVED_FROM, REASON, prepared, seen_from
-from store.wal_index import WalIndex, index_beside
 from store.watermark import NEWEST, watermark
 
-T = TypeVar("T")
 MOST_NAMES = 100_000  # remembered at once
 _NEVER_MS = 1 << 62
 
@@ -65,8 +63,6 @@ class Asker:
         self._told: tuple[str, int, tuple[Registry | None, list[Fact]]] | None = None
         self._mark = -1
         self._state: object = None  # of the store, when what may change was last read
-        self._index: WalIndex | None = None
-        self._seen: bytes | None = None  # of the index, when a snapshot was last begun
         self.care: Care = NO_CARE
         self.known_from_ms = NO_CARE.known_horizon_ms  # the first moment of learning that can be asked about
         self.changes = 0  # counts the states of the store that snapshots have shown
@@ -79,25 +75,6 @@ class Asker:
             yield mark
         finally:
             self.end()
-
-    def read(self, question: Callable[[int], T]) -> T:
-        """Answer a question, which is given the watermark, from one state of the store.
-
-        It may be asked twice: where nothing was committed since the last snapshot, it takes none, and is answered from
-        one state all the same if nothing was committed when it is done. That saves most of a seek's cost.
-        """
-        mark = self.glance()
-        if mark is not None:
-            try:
-                told = question(mark)
-            except Exception:
-                if self.glance() is not None:
-                    raise
-            else:
-                if self.glance() is not None:
-                    return told
-        with self.snapshot() as mark:
-            return question(mark)
 
     def begin(self) -> int:
         """Begin a snapshot, and give its watermark; `end` follows, whatever happens between."""
@@ -114,24 +91,25 @@ class Asker:
         return self._mark
 
     def glance(self) -> int | None:
-        """Give the watermark where nothing was committed since the last snapshot; None: only another one tells."""
-        if self._is_held or (self._seen is not None and self._header() == self._seen):
+        """Give the watermark where nothing was committed since the last snapshot; None: only another one tells.
+
+        The index beside SQLite's log would tell for less, but whoever opens that file and closes it again takes
+        SQLite's locks on it from this whole process.
+        """
+        if self._is_held or (self.is_sqlite and self._state_on_sqlite() == self._state):
             return self._mark
         return None
 
-    def _header(self) -> bytes | None:
-        return None if self._index is None else self._index.header()
+    def _state_on_sqlite(self) -> tuple[int, int]:
+        """Tell what changes with every commit, of other connections and of this one."""
+        (version,) = self._execute("PRAGMA data_version").fetchone()
+        return version, self._driver.total_changes
 
     def _begin_on_sqlite(self) -> None:
-        seen = self._header()  # first, so that what is committed meanwhile is taken for new
         self._execute("BEGIN")
-        (version,) = self._execute("PRAGMA data_version").fetchone()
-        state = version, self._driver.total_changes  # of other connections, and of this one
+        state = self._state_on_sqlite()
         if state != self._state:
             self._changed(state, watermark(self._execute, is_sqlite=True))
-            if self._index is None:
-                self._index = index_beside(self._driver)
-        self._seen = seen
 
     def _begin_on_postgresql(self) -> None:
         """Begin; where the newest that is seen is the watermark still, the locks of writers need no new look.
@@ -205,9 +183,6 @@ class Asker:
     def close(self) -> None:
         """Ask no more: the connection is about to be closed."""
         self._closed = True
-        if self._index is not None:
-            self._index.close()
-            self._index = self._seen = None
 
     def read_many(self, statement: str, keys: Sequence[Key], **values: Any) -> list[Rows]:
         """Run one of the prepared statements for many keys, on PostgreSQL; gives the rows of each, in order.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 import subprocess
 import sys
 from itertools import chain
-from pathlib import Path
 
 import pytest
 
@@ -158,19 +156,6 @@ def test_a_glance_misses_no_commit_of_another_process(sqlite_store_url: str) -> 
                 run("PRAGMA wal_checkpoint(TRUNCATE)")
                 settle()
         other.stdin.close()
-
-
-def test_without_a_log_ahead_a_glance_tells_nothing(sqlite_store_url: str) -> None:
-    open_writer(parse_url(sqlite_store_url)).close()
-    path = Path(sqlite_store_url.removeprefix("sqlite:///"))
-    connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
-    asker = Asker(connection, is_sqlite=True)
-    for _ in range(3):
-        with asker.snapshot():
-            pass
-        assert asker.glance() is None
-    connection.close()
 
 
 def test_what_one_snapshot_shows_a_glance_shows(postgres_store_url: str) -> None:
