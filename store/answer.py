@@ -134,7 +134,11 @@ def ask(
 def lasting(
     asker: Asker, thing_name: str, at_ms: int, *, known_at: int, now_ms: int, by_client: bool = False
 ) -> Lasting:
-    """Answer as `ask` does, and tell for how long; of what more than a client's own transitions tell, not at all."""
+    """Answer as `ask` does, and tell for how long.
+
+    For that instant alone, where more than one client's transitions have a say: the registry, or events that bear the
+    thing's name.
+    """
     if not by_client:
         check_name(thing_name)
     check_past(at_ms, now_ms)

@@ -22,10 +22,7 @@ from store.errors import ThinglineError
 
 MOST_LISTENERS = 2_000
 EVERY_S = 1.0  # how often the store is looked at
-SHARE, LONGEST_S = (
-    20,
-    10.0,
-)  # ... a twentieth of the time, where a look takes long; and no later than that again
+SHARE = 20  # ... at most a twentieth of the time, where a look takes long
 BEAT_S = 15.0  # how often who listens hears that the stream lives
 HELD, MOST_BATCHES = (
     10_000,
@@ -137,8 +134,7 @@ class EventStream:
                 if self._until is None or news.until > self._until:
                     self._keep(self._until, news)
             took_s = time.monotonic() - began_s
-            pause_s = took_s if has_more else SHARE * took_s
-            await asyncio.sleep(max(self._every_s, min(pause_s, LONGEST_S)))
+            await asyncio.sleep(took_s if has_more else max(self._every_s, SHARE * took_s))
 
     def _keep(self, after: Position | None, news: News) -> None:
         if after is not None and news.care == self._care:

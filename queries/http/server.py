@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +17,6 @@ from store.errors import UsageError
 
 MOST_CONNECTIONS = 4_096
 DRAIN_S = 5  # for what is being answered, once told to stop
-# A thread that reads the store gives Python up with every statement, and has it back when the event loop ends a turn.
-# The usual 5 ms a statement made a report under load of point questions take minutes.
-TURN_S = 0.000_5
 
 
 class Place:
@@ -54,7 +50,6 @@ def run(
 
     `listening` is called once it listens, `stopping` when it is told to stop, to end what has no end.
     """
-    sys.setswitchinterval(TURN_S)
     try:
         import uvloop
     except ImportError:  # a system that it is not made for
