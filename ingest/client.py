@@ -22,7 +22,7 @@ from store.model import (
 
 # Sessions to keep in memory a client, at least; and all within 2 SKEW of its newest. With fewer, a batch of many
 # sessions loses sight of neighbours that move one another.
-TAIL = 4
+TAIL = 5
 STRAY_TAIL = 32  # ... of a client whose evidence lacks session ids
 NEAR_MS = 2 * SECOND_MS  # a stamp later than all checks by this much is none that they named
 

@@ -251,32 +251,40 @@ def _is_plain(last: Session | None, timeline: list[Row]) -> bool:
 
 
 def _settled(window: Window, span: Span, old: list[Row], new: list[Row], changed: list[Row]) -> bool:
-    """Tell whether the window is wide enough: two connects stand between any difference and an open edge.
+    """Tell whether the window is wide enough: two sure connects stand between any difference and an open edge.
 
     They stand beyond the nearest neighbour by SKEW, for among sessions closer than that any may be the next
-    in session order.
+    in session order; and as far from the edge, for so far what lies beyond it may come in between.
     """
-    stamps = [row.connect_ms for row in window.rows if row.connect_ms is not None]
+    stamps = [stamp_of(row) for row in window.rows]
+    connects = [row.connect_ms for row in window.rows if row.connect_ms is not None]
     if window.opens_left:
-        near_ms = max((s for s in map(stamp_of, window.rows) if s < span.from_ms), default=span.from_ms)
-        if sum(stamp < near_ms - SKEW_MS for stamp in stamps) < 2:
+        sure_ms = min(stamps, default=EVER_MS) + SKEW_MS
+        near_ms = max((s for s in stamps if s < span.from_ms), default=span.from_ms)
+        if sum(sure_ms < stamp < near_ms - SKEW_MS for stamp in connects) < 2:
             return False
-        low = max(_starts(old)[1], _starts(new)[1])
+        low = max(_starts(timeline, sure_ms, EVER_MS)[1] for timeline in (old, new))
         if any(row.at_ms <= low for row in changed):
             return False
     if window.opens_right:
-        near_ms = min((s for s in map(stamp_of, window.rows) if s > span.to_ms), default=span.to_ms)
-        if sum(stamp > near_ms + SKEW_MS for stamp in stamps) < 2:
+        sure_ms = max(stamps, default=-EVER_MS) - SKEW_MS
+        near_ms = min((s for s in stamps if s > span.to_ms), default=span.to_ms)
+        if sum(near_ms + SKEW_MS < stamp < sure_ms for stamp in connects) < 2:
             return False
-        high = min(_starts(old)[-2], _starts(new)[-2])
+        ends = [_starts(timeline, -EVER_MS, sure_ms)[-2:] for timeline in (old, new)]
+        high = min(starts[0] if len(starts) == 2 else -EVER_MS for starts in ends)
         if any(row.at_ms >= high for row in changed):
             return False
     return True
 
 
-def _starts(timeline: list[Row]) -> list[int]:
-    """List where the sessions of a timeline start: each with a connect has one such row."""
-    return [row.at_ms for row in timeline if row.transition.rule in _CONNECT_RULES]
+def _starts(timeline: list[Row], after_ms: int, before_ms: int) -> list[int]:
+    """List where sessions start between two instants: each with a connect has one such row."""
+    return [
+        row.at_ms
+        for row in timeline
+        if after_ms < row.at_ms < before_ms and row.transition.rule in _CONNECT_RULES
+    ]
 
 
 def _keep(client: Client, span: Span, folded: Folded) -> None:

@@ -22,7 +22,7 @@ from store.model import (
     Session,
 )
 
-BESIDE = 3  # sessions to show on either side of what changed, at first
+BESIDE = 4  # sessions to show on either side of what changed, at first
 EVER_MS = 1 << 62  # later than every stamp
 
 

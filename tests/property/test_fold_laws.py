@@ -9,12 +9,15 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from ingest.changes import Row, keyed, proofs
 from ingest.client import STRAY_TAIL, TAIL, Client, Told, find_last
 from ingest.fold import fold
 from ingest.rebuild import Memory
 from ingest.reduce import SKEW_MS, identity, reduce_events, stamp_of
 from store.model import HOUR_MS, LAG_MS, Check, Confirmation, Event
+from tests.builders import T0, connect, disconnect
 from tests.strategies import History, checked_history, history
 
 
@@ -71,9 +74,9 @@ def _when(evidence: Evidence) -> int:
     return evidence.at_ms if isinstance(evidence, Event) else evidence.asked_ms
 
 
-def folds_as_it_reduces(rng: random.Random, told: list[Evidence]) -> None:
+def folds_as_it_reduces(rng: random.Random, told: list[Evidence], size: int | None = None) -> None:
     """Tell evidence step by step; checks that repeat an answer by themselves are taken in as the writer does."""
-    size = rng.choice((1, 1, 3, 10))
+    size = size or rng.choice((1, 1, 3, 10))
     client, memory = Client(1), Forgetful()
     timeline: Counter[Row] = Counter()
     proved: dict[tuple[int, int], Confirmation] = {}
@@ -142,3 +145,40 @@ def test_every_step_leaves_what_checks_say_and_prove(rng: random.Random) -> None
 def test_so_it_does_with_checks_where_session_ids_are_lacking(rng: random.Random) -> None:
     for _ in range(100):
         folds_as_it_reduces(rng, strung(rng, 6, checked_history))
+
+
+# Versions order sessions stamped within SKEW of one another: a session just beyond a window may belong in between
+# those that the window shows.
+_HIDDEN = {
+    "before the window": [
+        *(connect(T0 - hours * HOUR_MS, session=f"early-{hours}", version=1) for hours in (9, 8, 7)),
+        disconnect(T0 + 531_567, session="a", version=10, reason="MQTT_KEEP_ALIVE_TIMEOUT"),
+        connect(T0 + 591_566, session="b", version=11),
+        disconnect(T0 + 600_667, session="c", version=0, reason="DUPLICATE_CLIENTID"),
+        connect(T0 + 600_667, session="d", version=1),
+        connect(T0 + 660_669, session="e", version=3),
+        connect(T0 + 3_456_506_711, session="f", version=9),
+        disconnect(T0 + 3_456_547_216, session="g", version=8, reason="DUPLICATE_CLIENTID"),
+        connect(T0 + 3_456_599_919, session="g", version=8),
+    ],
+    "after the window": [
+        connect(T0 + 932_760, session="a", version=4),
+        *(connect(T0 + 7_266_678_533 + n * HOUR_MS, session=f"late-{n}", version=6 + n) for n in range(9)),
+        connect(T0 + 652_760, session="b", version=9),
+        disconnect(T0 + 7_265_487_069, session="c", version=5, reason="SERVER_ERROR"),
+        connect(T0 + 108_123, session="d", version=0),
+        connect(T0, session="e", version=8),
+        disconnect(T0 + 707_760, session="f"),
+        disconnect(T0 + 707_770, session="h"),
+        connect(T0 + 707_756, session="g", version=7),
+        disconnect(T0 + 1, session="e", version=8),
+    ],
+}
+
+
+@pytest.mark.parametrize("told", _HIDDEN.values(), ids=_HIDDEN)
+def test_what_a_window_does_not_show_may_come_in_between_what_it_shows(
+    told: list[Evidence], rng: random.Random
+) -> None:
+    for _ in range(30):
+        folds_as_it_reduces(rng, told, size=1)
