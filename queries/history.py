@@ -103,15 +103,18 @@ class History:
         self._held.close()
         self._store.close()
 
-    def hold(self) -> None:
-        """Answer from one snapshot whatever is asked until `release`."""
-        with self._lock:
-            self._asker.hold()
+    def begin_turn(self) -> None:
+        """Look but once whether anything was committed, for all that is asked until `end_turn`, in this thread.
 
-    def release(self) -> None:
-        """End what `hold` began."""
+        For who begins to answer when all of it was asked: an answer is of a moment after its question.
+        """
         with self._lock:
-            self._asker.release()
+            self._asker.begin_turn()
+
+    def end_turn(self) -> None:
+        """Look again at every question."""
+        with self._lock:
+            self._asker.end_turn()
 
     def milliseconds(self, time: Time, tz: str | None = None) -> int:
         """Read a time as epoch milliseconds; `tz` is the zone of text that names none, in place of this history's.

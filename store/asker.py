@@ -27,10 +27,8 @@ MOST_NAMES = 100_000  # remembered at once
 _NEVER_MS = 1 << 62
 
 # Of PostgreSQL: whether anything was committed since shows in which transactions a snapshot sees.
-_BEGIN_AND_TELL = f"""
-    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-    SELECT pg_current_snapshot()::text, ({NEWEST})
-"""
+_TELL = f"SELECT pg_current_snapshot()::text, ({NEWEST})"
+_BEGIN_AND_TELL = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_TELL}"
 
 
 class Asker:
@@ -50,6 +48,8 @@ class Asker:
         self.rows_a_seek = 8 if is_sqlite else 40
         self._closed = False
         self._is_held = False
+        self._is_turn = False
+        self._has_looked = False  # in this turn
         self._clients: dict[str, int] = {}
         self._client_ids: dict[int, str] = {}
         self._things: dict[str, int] = {}
@@ -88,6 +88,7 @@ class Asker:
         except BaseException:
             self.end()
             raise
+        self._is_held = self._is_turn
         return self._mark
 
     def glance(self) -> int | None:
@@ -96,9 +97,27 @@ class Asker:
         The index beside SQLite's log would tell for less, but whoever opens that file and closes it again takes
         SQLite's locks on it from this whole process.
         """
-        if self._is_held or (self.is_sqlite and self._state_on_sqlite() == self._state):
+        if self._has_looked or self._is_held:
             return self._mark
-        return None
+        if self.is_sqlite:
+            is_same = self._state_on_sqlite() == self._state
+        else:
+            is_same = self._execute(_TELL).fetchone() == (self._state, self._mark)
+        if not is_same:
+            return None
+        self._has_looked = self._is_turn
+        return self._mark
+
+    def begin_turn(self) -> None:
+        """Let one glance, or one snapshot, do for all until `end_turn`; for who was asked all of that before."""
+        self._is_turn = True
+
+    def end_turn(self) -> None:
+        """Let each look again."""
+        is_held, self._is_held = self._is_held, False
+        self._is_turn = self._has_looked = False
+        if is_held:
+            self.end()
 
     def _state_on_sqlite(self) -> tuple[int, int]:
         """Tell what changes with every commit, of other connections and of this one."""
@@ -169,16 +188,6 @@ class Asker:
         self._ahead.clear()
         if not self._closed and not self._is_held:
             self._execute("COMMIT")
-
-    def hold(self) -> None:
-        """Begin a snapshot that all which are begun until `release` are."""
-        self.begin()
-        self._is_held = True
-
-    def release(self) -> None:
-        """End what `hold` began."""
-        self._is_held = False
-        self.end()
 
     def close(self) -> None:
         """Ask no more: the connection is about to be closed."""

@@ -30,8 +30,7 @@ T = TypeVar("T")
 # in one of them at a time.
 THREADS = 4
 MOST_WAITING = 1_000  # questions that are not answered yet
-BATCH = 64  # questions answered from one snapshot
-BATCHES = 2  # at a time: one waits for the server while the other is worked on
+BATCH = 64  # questions answered in one turn
 LOOK_S = 0.02  # between two looks at which file is there: each lets another thread take its turn
 
 
@@ -58,7 +57,7 @@ class Readers:
         self._open = open_one
         self._url = url
         self.answers_in_loop = url.get_backend_name() == "sqlite"
-        self._seeking = ThreadPoolExecutor(BATCHES, thread_name_prefix="seeker")
+        self._seeking = ThreadPoolExecutor(1, thread_name_prefix="seeker")
         self._reading = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._sending = ThreadPoolExecutor(threads, thread_name_prefix="sender")
         self._local = threading.local()
@@ -72,7 +71,8 @@ class Readers:
         if connections is not None and not self.answers_in_loop:
             self._outlook = Outlook(lambda: open_reader(url, connections).close(), connections.sever)
         self._waiting: list[tuple[Callable[[History], Any], asyncio.Future[Any]]] = []
-        self._batches = 0
+        self._is_seeking = False
+        self._is_turn = False
 
     def here(self, question: Callable[[History], T]) -> T:
         """Answer in this thread. Raises as the question does, and StoreError where the store fails."""
@@ -129,17 +129,38 @@ class Readers:
             history.close()
 
     async def soon(self, question: Callable[[History], T]) -> T:
-        """Answer what costs a few seeks: at once on SQLite; else in a thread, all that wait by then in one snapshot."""
+        """Answer what costs a few seeks: at once on SQLite; else in a thread, all that wait by then in one turn.
+
+        One turn at a time: with two, each answer that goes out brings a question that is taken alone.
+        """
         if self.answers_in_loop:
-            return self.here(question)
+            return self.here(question if self._is_turn else self._beginning_turn(question))
         if len(self._waiting) >= MOST_WAITING:
             raise Refusal(400, "ThrottlingException", "Rate exceeded: too many questions at once")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
-        if self._batches < BATCHES:
-            self._batches += 1
-            self._next_batch()
+        if not self._is_seeking:
+            self._is_seeking = True
+            asyncio.get_running_loop().call_soon(self._next_batch)
         return await answer
+
+    def _beginning_turn(self, question: Callable[[History], T]) -> Callable[[History], T]:
+        """Have the store looked at once for all that the loop answers from this question on, until its next turn.
+
+        Those were handed to the loop before this one is answered, or will come after the end that it is given here.
+        """
+
+        def begin(history: History) -> T:
+            history.begin_turn()
+            self._is_turn = True
+            asyncio.get_running_loop().call_soon(self._end_turn, history)
+            return question(history)
+
+        return begin
+
+    def _end_turn(self, history: History) -> None:
+        self._is_turn = False
+        history.end_turn()
 
     def _next_batch(self) -> None:
         batch = self._waiting[:BATCH]
@@ -149,12 +170,12 @@ class Readers:
         ).add_done_callback(lambda done: self._deliver(batch, done))
 
     def _answer_all(self, questions: Sequence[Callable[[History], Any]]) -> list[Any]:
-        """Answer questions from one snapshot; an answer may be the exception that it raises."""
-        self.here(History.hold)
+        """Answer questions in one turn; an answer may be the exception that it raises."""
+        self.here(History.begin_turn)
         try:
             return [self._answer_or_error(question) for question in questions]
         finally:
-            self.here(History.release)
+            self.here(History.end_turn)
 
     def _answer_or_error(self, question: Callable[[History], Any]) -> Any:
         try:
@@ -177,7 +198,7 @@ class Readers:
         if self._waiting:
             self._next_batch()
         else:
-            self._batches -= 1
+            self._is_seeking = False
 
     async def elsewhere(self, question: Callable[[History], T]) -> T:
         """Answer in a thread. Raises Refusal where too many wait for one already."""

@@ -22,13 +22,17 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from ingest.writer import Writer
 from queries.history import Reply, open_history
 from queries.news import Position
 from queries.output import json_line, reply_json
 from queries.times import iso
+from store.clock import system_clock
+from store.engine import open_writer, parse_url
+from store.model import Learned
 from tests import processes
 from tests.bench.test_ingest import lines
-from tests.builders import T0
+from tests.builders import CLIENT, T0, connect
 from tests.http.serving import running
 
 EVENTS, DEVICES = 6_000, 200
@@ -164,6 +168,64 @@ def test_what_is_answered_while_an_ingester_writes_stays_true(
         while len(listening.heard()) < len(wanted) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert [one for one, _ in listening.heard()] == wanted
+
+
+def test_a_question_is_answered_with_all_that_was_committed_before_it(
+    new_shared_url: Callable[[], str],
+) -> None:
+    """However many others are answered at the same time, with what was looked up for all of them."""
+    url = new_shared_url()
+    with (
+        open_writer(parse_url(url)) as store,
+        Writer(store, clock=system_clock) as writer,
+        ExitStack() as held,
+    ):
+        writer.write([Learned(connect(T0, session="0"), 0, None)], source="test")
+        base, _ = held.enter_context(running("--store", url))
+        for _ in range(8):
+            held.enter_context(repeating(base))
+        asking = PointQuestion(base)
+        for number in range(1, 100):
+            writer.write([Learned(connect(T0 + number, session=str(number)), number, None)], source="test")
+            assert asking.timestamp_ms() == T0 + number
+        asking.close()
+
+
+class PointQuestion:
+    """GetThingConnectivityData of one thing, for now, over one connection."""
+
+    def __init__(self, base: str) -> None:
+        place = urlsplit(base)
+        self._connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=60)
+
+    def timestamp_ms(self) -> int:
+        self._connection.request("POST", f"/things/{CLIENT}/connectivity-data", headers={"Host": "localhost"})
+        answer = self._connection.getresponse()
+        assert answer.status == 200
+        return round(json.loads(answer.read())["timestamp"] * 1000)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def repeating(base: str) -> Iterator[None]:
+    """Ask again and again, in a thread."""
+    done = threading.Event()
+
+    def ask() -> None:
+        asking = PointQuestion(base)
+        while not done.is_set():
+            asking.timestamp_ms()
+        asking.close()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _news(history: Any) -> list[str]:

@@ -18,6 +18,7 @@ from store.asker import Asker
 from store.engine import open_reader, open_writer, parse_url
 from store.errors import AnswerError
 from store.model import Learned, Watch
+from tests.builders import CLIENT, T0, connect
 from tests.property.test_check_laws import in_turn, learned
 from tests.property.test_purge_laws import stamp
 from tests.strategies import checked_history, history
@@ -91,8 +92,13 @@ def test_a_remembered_answer_is_what_asking_anew_gives(
             ]
             asked += [("client-1", NOW + 1, None), ("no such thing", NOW + 1, None)]
             again = rng.choices(asked, k=60)
-            for question in chain(asked, again):
+            in_turns = rng.random() < 0.5
+            for place, question in enumerate(chain(asked, again)):
+                if in_turns and place % 7 == 0:
+                    opened.end_turn()
+                    opened.begin_turn()
                 assert outcome(opened, *question) == sought(other, *question), (number, question)
+            opened.end_turn()
             if number % 5 == 4:
                 with open_writer(url) as store:
                     purge(store, stamps[number * len(stamps) // ROUNDS // 2])
@@ -158,12 +164,42 @@ def test_a_glance_misses_no_commit_of_another_process(sqlite_store_url: str) -> 
         other.stdin.close()
 
 
-def test_what_one_snapshot_shows_a_glance_shows(postgres_store_url: str) -> None:
-    open_writer(parse_url(postgres_store_url)).close()
-    with History(open_reader(parse_url(postgres_store_url))) as opened, opened.reading() as reading:
+def test_a_glance_misses_no_commit_on_postgresql(postgres_store_url: str) -> None:
+    url = parse_url(postgres_store_url)
+    with (
+        open_writer(url) as writing,
+        writing.detached() as other,
+        History(open_reader(url)) as opened,
+        opened.reading() as reading,
+    ):
+        with Writer(writing, clock=lambda: NOW) as writer:
+            writer.write([Learned(Watch("sqs", 0, 1), 0, None)], source="test")
         asker = reading.asker
-        assert asker.glance() is None
-        asker.hold()
-        assert asker.glance() == reading.known_at
-        asker.release()
-        assert asker.glance() is None
+        asker.end()
+        for number in range(50):
+            with asker.snapshot() as mark:
+                assert asker.glance() == mark
+            assert asker.glance() == asker.glance() == mark
+            other.execute("BEGIN")
+            other.execute("INSERT INTO texts (text) VALUES (%s)", (str(number),))
+            other.execute("COMMIT")
+            assert asker.glance() is None
+        asker.begin()
+
+
+def test_one_look_does_for_a_turn_and_no_longer(store_url: str) -> None:
+    url = parse_url(store_url)
+    with (
+        open_writer(url) as writing,
+        Writer(writing, clock=lambda: NOW) as writer,
+        History(open_reader(url), clock=lambda: NOW) as opened,
+    ):
+        for at_ms in range(T0, T0 + 5):
+            writer.write([Learned(connect(at_ms, session=str(at_ms)), at_ms, None)], source="test")
+            opened.connection(CLIENT, NOW)  # is remembered
+            opened.begin_turn()
+            before = opened.connection(CLIENT, NOW)[0]
+            writer.write([Learned(connect(at_ms + 1, session="later"), at_ms, None)], source="test")
+            assert opened.connection(CLIENT, NOW)[0] == before
+            opened.end_turn()
+            assert opened.connection(CLIENT, NOW)[0].known_at > before.known_at
