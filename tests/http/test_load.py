@@ -202,7 +202,7 @@ class PointQuestion:
         self._connection.request("POST", f"/things/{CLIENT}/connectivity-data", headers={"Host": "localhost"})
         answer = self._connection.getresponse()
         assert answer.status == 200
-        return round(json.loads(answer.read())["timestamp"] * 1000)
+        return int(json.loads(answer.read())["timestamp"] * 1000 + 0.5)
 
     def close(self) -> None:
         self._connection.close()
