@@ -6,6 +6,7 @@ learning are part of it, and asked again for the same it is the same.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -54,17 +55,51 @@ class GroupBy(NamedTuple):
         return sorted(found)
 
 
+class Lengths:
+    """Lengths of time, of which there may be millions: kept by the power of two that each stays below."""
+
+    __slots__ = ("_by_power",)
+
+    def __init__(self) -> None:
+        self._by_power: dict[int, array[int]] = {}
+
+    def add(self, ms: int) -> None:
+        """Count one."""
+        self._by_power.setdefault(ms.bit_length(), array("q")).append(ms)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_power.values()))
+
+    def fewest(self, share: float) -> int:
+        """Tell how many of the longest make up a share of them all."""
+        wanted = share * sum(map(sum, self._by_power.values()))
+        reached = count = 0
+        for _, lengths in sorted(self._by_power.items(), reverse=True):
+            whole = sum(lengths)
+            if reached + whole < wanted:
+                reached += whole
+                count += len(lengths)
+                continue
+            for ms in sorted(lengths, reverse=True):
+                if reached >= wanted:
+                    return count
+                reached += ms
+                count += 1
+        return count
+
+
 @dataclass(slots=True)
 class Burned:
     """What the down time of one policy came from: the lengths of its outages, and who had them."""
 
-    outages: list[int] = field(default_factory=list)
+    outages: Lengths = field(default_factory=Lengths)
     things: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, outages: Iterable[Outage], sums: Account) -> None:
         """Count one thing's."""
-        self.outages += [each.down_ms for each in outages]
+        for each in outages:
+            self.outages.add(each.down_ms)
         if sums.disconnected_ms:
             self.things[name] = self.things.get(name, 0) + sums.disconnected_ms
         for reason, down_ms in sums.reasons.items():
@@ -75,7 +110,7 @@ class Burned:
         return {
             "share": EXPLAINED,
             "outages": len(self.outages),
-            "fewestOutages": len(_fewest({str(at): ms for at, ms in enumerate(self.outages)})),
+            "fewestOutages": self.outages.fewest(EXPLAINED),
             "fewestThings": _fewest(self.things),
             "fewestReasons": _fewest(self.reasons),
         }
@@ -99,7 +134,7 @@ class Fleet:
 
     sums: Account = field(default_factory=Account)
     things: int = 0
-    shares: list[float] = field(default_factory=list)  # the availability of each thing that has one
+    shares: array[float] = field(default_factory=lambda: array("d"))  # availability, of each that has one
 
     def add(self, sums: Account) -> None:
         """Count one thing."""

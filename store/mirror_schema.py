@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from store.schema import RULES
 
-FORMAT = 5  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
+FORMAT = 6  # of the mirror, and of the rules that cut its stretches; one of another format is built anew
 
 EVER_MS = 1 << 62
 CUT_MS = 7 * 24 * 3_600_000  # stretches are listed by so much time: a question reads that of its window
@@ -149,6 +149,8 @@ def carried(cut: int) -> str:
     """
 
 
+_UNSEEN = f"s.certainty = {INFERRED} AND g.watched <> 1"
+
 VIEWS = (
     # The stretches of a window, each once: those that begin in its cuts, and what is carried into the first of them.
     f"""
@@ -171,6 +173,15 @@ VIEWS = (
         s.timestamp_ms, s.reason_no, s.not_before_ms, NULL
     FROM kept.within(low_ms, high_ms) s JOIN kept.watching g ON g.to_ms > s.from_ms AND g.from_ms < s.to_ms
     WHERE s.certainty = {INFERRED}
+    """,
+    # The same of one instant: what holds then, which one look at the watching tells.
+    f"""
+    CREATE MACRO kept.standing(at_ms) AS TABLE
+    SELECT s.client_no, CASE WHEN {_UNSEEN} THEN 2 ELSE s.state END AS state, s.state AS known_state,
+        CASE WHEN {_UNSEEN} THEN {UNKNOWN} ELSE s.certainty END AS certainty, s.timestamp_ms, s.reason_no,
+        s.not_before_ms, s.not_after_ms
+    FROM kept.stretches s, (SELECT watched FROM kept.watching WHERE from_ms <= at_ms AND to_ms > at_ms) g
+    WHERE s.cut = least(at_ms // {CUT_MS}, kept.last_cut()) AND s.from_ms <= at_ms AND s.to_ms > at_ms
     """,
     # ... and of a thing while its client speaks for it.
     """
@@ -289,7 +300,7 @@ def not_purged(from_ms: str) -> str:
 MACROS = (
     f"""
     CREATE MACRO connectivity_at(asked_time) AS TABLE
-    SELECT p.thing_name, p.realm, p.client_id, {state("p.state")} AS state,
+    SELECT s.thing_name, s.realm, s.client_id, {state("p.state")} AS state,
         CASE WHEN p.state = p.known_state THEN {time("p.timestamp_ms")} END AS aws_timestamp,
         CASE WHEN p.state = p.known_state THEN p.timestamp_ms END AS timestamp_ms,
         CASE WHEN p.state = p.known_state THEN r.reason END AS disconnect_reason,
@@ -298,8 +309,9 @@ MACROS = (
         CASE WHEN p.state = p.known_state THEN
             CASE p.certainty WHEN {INFERRED} THEN {ASKED} ELSE p.not_after_ms END END AS not_after_ms,
         CASE WHEN p.state <> p.known_state THEN {state("p.known_state")} END AS last_known_state
-    FROM kept.spoken({ASKED}, {ASKED} + 1) p LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
-    WHERE p.from_ms <= {ASKED} AND p.to_ms > {ASKED} AND {not_purged(ASKED)}
+    FROM kept.standing({ASKED}) p JOIN kept.speakers s ON s.client_no = p.client_no
+    LEFT JOIN kept.reasons r ON r.reason_no = p.reason_no
+    WHERE s.from_ms <= {ASKED} AND s.to_ms > {ASKED} AND {not_purged(ASKED)}
     """,
     # How things stood at two instants, where that differs; what happened between them is for `thingline diff`.
     """

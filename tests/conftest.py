@@ -72,8 +72,8 @@ def shared_rng(request: pytest.FixtureRequest) -> random.Random:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Start one worker more than there are cores: many tests wait for servers, brokers and processes."""
-    return (os.cpu_count() or 1) + 1
+    """Start two workers more than there are cores: many tests wait for servers, brokers and processes."""
+    return (os.cpu_count() or 1) + 2
 
 
 # --- Environment and network --------------------------------------------------------------------------------

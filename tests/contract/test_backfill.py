@@ -29,7 +29,7 @@ from tests.strategies import checked_history, history
 __all__ = ["new_url"]  # a fixture
 
 NOW = T0 + 400 * 86_400_000
-HISTORIES = 80
+HISTORIES = 50
 Batches = Sequence[Sequence[Learned]]
 
 
@@ -133,7 +133,7 @@ def recording(folder: Path, seed: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.soak)])
 def test_killed_again_and_again_it_goes_on_and_ends_as_if_never_stopped(
     new_url: NewUrl, rng: random.Random, tmp_path: Path, kills: int, capfd: pytest.CaptureFixture[str]
 ) -> None:

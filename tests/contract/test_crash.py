@@ -119,7 +119,7 @@ def undisturbed_and_killed(
     return undisturbed, killed
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.soak)])
 def test_killed_again_and_again_it_ends_as_if_never_stopped(
     new_url: NewUrl, rng: random.Random, tmp_path: Path, kills: int, capfd: pytest.CaptureFixture[str]
 ) -> None:

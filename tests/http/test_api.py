@@ -446,7 +446,7 @@ def test_what_was_forgotten_is_not_told_to_who_comes_back(new_shared_url: Any) -
             forget(store, "n-1", realm="default")
         comes_back = Heard(app, f"after={begin}")
         await comes_back.until(1)
-        assert "n-1" not in comes_back.text
+        assert '"n-1"' not in comes_back.text
         await asyncio.gather(stays.leave(), comes_back.leave())
 
     asyncio.run(scenario())

@@ -223,7 +223,7 @@ def test_what_the_store_calls_observed_is_true(store_url: str, rng: random.Rando
 
 def test_checks_never_contradict_complete_evidence(store_url: str, rng: random.Random) -> None:
     """Law 5 with checks: where every event was delivered, states, timestamps and reasons stay the truth."""
-    drawn = [with_checks(rng, complete_history(rng, client_id(number))) for number in range(300)]
+    drawn = [with_checks(rng, complete_history(rng, client_id(number))) for number in range(150)]
     drawn = [one for one in drawn if not one.stale]
     told = in_turn(rng, drawn)
     ingest(store_url, cut(rng, learned(told), 400))

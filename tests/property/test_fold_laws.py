@@ -48,6 +48,11 @@ class Forgetful(Memory):
 
 Evidence = Event | Check
 
+# What goes wrong once in thousands of histories is for the long run to find.
+repeated = pytest.mark.parametrize(
+    "turn", [0, *(pytest.param(turn, marks=pytest.mark.soak) for turn in range(1, 60))]
+)
+
 
 def strung(
     rng: random.Random, most: int, draw: Callable[[random.Random, str], History] = history
@@ -125,25 +130,29 @@ def as_of_now(proof: Confirmation, client: Client) -> Confirmation:
     return proof._replace(until_ms=max(proof.until_ms, client.run.last_asked_ms - LAG_MS), open_at=None)
 
 
-def test_every_step_leaves_the_timeline_of_what_was_told_so_far(rng: random.Random) -> None:
-    for _ in range(200):
+@repeated
+def test_every_step_leaves_the_timeline_of_what_was_told_so_far(rng: random.Random, turn: int) -> None:
+    for _ in range(100):
         told = strung(rng, 12)
         folds_as_it_reduces(rng, [each for each in told if isinstance(each, Check) or each.session_id])
 
 
-def test_so_it_does_where_session_ids_are_lacking(rng: random.Random) -> None:
-    for _ in range(150):
+@repeated
+def test_so_it_does_where_session_ids_are_lacking(rng: random.Random, turn: int) -> None:
+    for _ in range(75):
         folds_as_it_reduces(rng, strung(rng, 12))
 
 
-def test_every_step_leaves_what_checks_say_and_prove(rng: random.Random) -> None:
-    for _ in range(150):
+@repeated
+def test_every_step_leaves_what_checks_say_and_prove(rng: random.Random, turn: int) -> None:
+    for _ in range(75):
         told = strung(rng, 6, checked_history)
         folds_as_it_reduces(rng, [each for each in told if isinstance(each, Check) or each.session_id])
 
 
-def test_so_it_does_with_checks_where_session_ids_are_lacking(rng: random.Random) -> None:
-    for _ in range(100):
+@repeated
+def test_so_it_does_with_checks_where_session_ids_are_lacking(rng: random.Random, turn: int) -> None:
+    for _ in range(50):
         folds_as_it_reduces(rng, strung(rng, 6, checked_history))
 
 

@@ -29,6 +29,7 @@ from queries.uptime import (
     stretches_of,
     verdict,
 )
+from queries.uptime_report import Lengths
 from store.engine import open_writer, parse_url
 from store.errors import BadTime, IndexNotReady, ResourceNotFound, UsageError
 from store.model import HOUR_MS, MINUTE_MS, Certainty, Learned
@@ -426,3 +427,16 @@ def test_before_the_store_s_history_nothing_is_known() -> None:
         (0, 60, Counted.UNKNOWN),
         (60, 100, Counted.NOT_REGISTERED),
     ]
+
+
+def test_the_fewest_of_many_lengths_are_the_longest(rng: random.Random) -> None:
+    for _ in range(300):
+        drawn = [rng.randrange(1 << rng.randint(1, 40)) for _ in range(rng.randint(0, 60))]
+        lengths = Lengths()
+        for each in drawn:
+            lengths.add(each)
+        share = rng.choice((0.8, 0.5, 1.0))
+        longest = sorted(drawn, reverse=True)
+        wanted = next(count for count in range(len(drawn) + 1) if sum(longest[:count]) >= share * sum(drawn))
+        assert lengths.fewest(share) == wanted
+        assert len(lengths) == len(drawn)
