@@ -24,7 +24,7 @@ from ingest.redact import DROP, HASH, IP, NAME, NUMBER, PRINCIPAL, Redaction, re
 from ingest.reduce import reduce_events
 from ingest.refusal import HEAD_BYTES, rejected
 from store.errors import UsageError
-from store.model import Event, Kind, Learned, Observation, Rejected, Watch
+from store.model import Event, Kind, Learned, Observation, Rejected, Watch, bytes_of
 from tests.builders import T0
 from tests.ingest.test_decode_laws import JSON, NOW_MS, events
 from tests.strategies import complete_history, history
@@ -86,17 +86,22 @@ def connected(**members: Any) -> dict[str, Any]:
 # --- On the way in ------------------------------------------------------------------------------------------
 
 
+def _is_kept(value: Any) -> bool:
+    """Tell whether an event is taken with this as one of its members: text that no store holds is refused."""
+    return not isinstance(value, str) or bytes_of(value) is not None
+
+
 @st.composite
 def personal_events(draw: st.DrawFn) -> dict[str, Any]:
     members = draw(events())
     bearers = ["ipAddress", "principalIdentifier", "source_ip", "Principal", "sourcePort", "note", "inner"]
-    values = st.sampled_from([ADDRESS, ADDRESS6, CERTIFICATE, "", 4711, None, True]) | JSON
+    values = st.sampled_from([ADDRESS, ADDRESS6, CERTIFICATE, "", 4711, None, True]) | JSON.filter(_is_kept)
     for name in draw(st.sets(st.sampled_from(bearers))):
         members[name] = draw(values | st.dictionaries(st.sampled_from(bearers), values, max_size=3))
     return members
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(personal_events(), st.sampled_from(WAYS))
 def test_a_redacted_event_is_what_decoding_its_redacted_json_gives(
     members: dict[str, Any], rules: dict[str, str]
@@ -291,7 +296,7 @@ def test_a_head_in_quarantine_shows_nobody(number: int, rules: dict[str, str]) -
     assert [secret for secret in SECRETS if secret in unpacked(after.head)] == []
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.sampled_from(nested(BROKEN)[:6]), st.integers(1, 400), st.sampled_from(WAYS[:2]))
 def test_nor_does_one_that_was_cut_short(raw: bytes, end: int, rules: dict[str, str]) -> None:
     whole = rejected("not-json", "no JSON", raw[:end] + b" " * HEAD_BYTES, 0)
@@ -334,7 +339,7 @@ def test_what_is_no_address_stays(text: str) -> None:
 NAMES = st.lists(st.text("ab-/7", min_size=1, max_size=7), min_size=1, max_size=6)
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(NAMES, st.text("ab-/7", max_size=30))
 def test_known_names_are_found_as_a_slow_search_finds_them(names: list[str], text: str) -> None:
     found = Known(names).replaced(text, lambda name: f"<{name}>")
@@ -352,7 +357,7 @@ def test_a_short_name_is_a_word_and_the_longest_name_wins() -> None:
 # --- On the way out -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(personal_events(), st.sampled_from(OUT))
 def test_a_renamed_event_is_what_decoding_its_renamed_json_gives(
     members: dict[str, Any], rules: dict[str, str]
@@ -374,7 +379,7 @@ def test_a_renamed_event_is_what_decoding_its_renamed_json_gives(
 
 def test_a_renamed_timeline_is_the_same(rng: random.Random) -> None:
     """Also where principals that are dropped stand in session ids, which must stay apart."""
-    for number in range(500):
+    for number in range(200):
         one = complete_history(rng, f"client-{number}")
         ids = {event.session_id for event in one.events if event.session_id}
         known = {NAME: [one.client_id], PRINCIPAL: [text for text in ids if rng.random() < 0.5]}

@@ -236,7 +236,7 @@ def test_the_truth_ascends_from_the_beginning_of_the_run() -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_with_every_event_delivered_the_timeline_is_the_truth(seed: int, skew_ms: int) -> None:
     # Law 5, with two witnesses that know nothing of each other.
-    complete = Choices(seed=seed, skew_ms=skew_ms, loss=0, late=0.5, check_minutes=0, days=3, things=120)
+    complete = Choices(seed=seed, skew_ms=skew_ms, loss=0, late=0.5, check_minutes=0, days=2, things=60)
     found = events(complete)
     for client_id, answers in truth(complete).items():
         rows = [row for row in reduce_events(found.get(client_id, [])) if row.state is not State.UNKNOWN]

@@ -147,7 +147,7 @@ def test_any_order_in_any_batches_gives_the_timeline_of_the_oracle(
     assert_same(timelines(store_url), expected(told))
 
 
-@pytest.mark.parametrize(("most", "count", "asked"), [(1, 12, 12), (60, 60, 6), (3_000, 250, 2)])
+@pytest.mark.parametrize(("most", "count", "asked"), [(1, 8, 8), (60, 40, 4), (3_000, 150, 2)])
 def test_an_answer_as_known_then_is_that_of_the_evidence_known_then(
     store_url: str, rng: random.Random, most: int, count: int, asked: int
 ) -> None:
@@ -200,9 +200,7 @@ def test_a_stale_answer_changes_nothing_and_is_counted(sqlite_store_url: str) ->
 
 def test_what_the_store_calls_observed_is_true(store_url: str, rng: random.Random) -> None:
     """Law 6: whatever was lost, an observed stretch has the true state throughout, and hides no transition."""
-    drawn = [
-        one for one in histories(rng, 1_000) if one.skew != "wild" and not one.stale and not one.disputed
-    ]
+    drawn = [one for one in histories(rng, 600) if one.skew != "wild" and not one.stale and not one.disputed]
     drawn = [one for one in drawn if one.events or one.checks]
     ingest(store_url, cut(rng, learned(in_turn(rng, drawn)), 3_000))
     observed_periods = 0
@@ -218,7 +216,7 @@ def test_what_the_store_calls_observed_is_true(store_url: str, rng: random.Rando
                 assert not [missed for missed in truth if period.from_ms < missed.at_ms < period.to_ms], (
                     client_id
                 )
-    assert observed_periods > 250
+    assert observed_periods > 150
 
 
 def test_checks_never_contradict_complete_evidence(store_url: str, rng: random.Random) -> None:

@@ -129,7 +129,7 @@ def comparable(one: ThingPeriod) -> object:
 def test_no_answer_after_the_horizon_changes(
     store_url: str, tmp_path: Path, rng: random.Random, turn: int
 ) -> None:
-    drawn = [*(long_history(rng, client_id(number)) for number in range(8)), steady_history(client_id(8))]
+    drawn = [*(long_history(rng, client_id(number)) for number in range(6)), steady_history(client_id(6))]
     told = as_it_came(rng, drawn)
     stamps = sorted(stamp(each) for _, each in told)
     horizon_ms = rng.choice(stamps[len(stamps) // 2 :]) + rng.choice((0, 1, HOUR_MS))

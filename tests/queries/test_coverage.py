@@ -61,7 +61,7 @@ def test_a_path_that_was_out_for_six_hours_is_told_and_what_nothing_proves_then_
 
 
 def test_losses_are_estimated_and_none_are_where_nothing_was_lost(store_url: str, tmp_path: Path) -> None:
-    choices = Choices(things=150, days=2, loss=0.04, check_minutes=0)
+    choices = Choices(things=80, days=2, loss=0.04, check_minutes=0)
     found = filled(store_url, tmp_path, choices)
     lines = [json.loads(line) for line in simulate(choices).lines()]
     came = Counter(line["event"]["timestamp"] // DAY_MS * DAY_MS for line in lines if "event" in line)
