@@ -145,11 +145,7 @@ def _put_transitions(rows: Rows, ready: Ready) -> None:
     if begun or any(row[3] == begun_at for row in added):
         rows.unsay(begun)
         rows.supersede(ready.superseded)
-        added = [
-            row
-            for row in added
-            if row[3] != begun_at or row[4] is not None or not rows.revive(tuple(row), begun_at)
-        ]
+        added = [row for row in added if row[3] != begun_at or not rows.revive(tuple(row), begun_at)]
     else:
         rows.supersede(ready.superseded)
     rows.put_transitions(added)

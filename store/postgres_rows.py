@@ -278,12 +278,12 @@ class PostgresRows(Rows):
 
     def revive(self, row: Values, known_at: int) -> bool:
         done = self._db.execute(
-            "UPDATE transitions SET superseded_at = NULL WHERE client_no = %s AND at_ms = %s AND seq = %s"
+            "UPDATE transitions SET superseded_at = %s WHERE client_no = %s AND at_ms = %s AND seq = %s"
             " AND superseded_at = %s AND state = %s AND timestamp_ms IS NOT DISTINCT FROM %s::bigint"
             " AND reason_no IS NOT DISTINCT FROM %s::int AND not_before_ms IS NOT DISTINCT FROM %s::bigint"
             " AND not_after_ms IS NOT DISTINCT FROM %s::bigint AND rule_no = %s"
             " AND proved_from_ms IS NOT DISTINCT FROM %s::bigint",
-            (*row[:3], known_at, *row[5:]),
+            (row[4], *row[:3], known_at, *row[5:]),
         ).rowcount
         return bool(done == 1)
 

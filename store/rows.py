@@ -192,7 +192,7 @@ class Rows(ABC):
 
     @abstractmethod
     def revive(self, row: Values, known_at: int) -> bool:
-        """Make a row current again that the very step named had superseded; tell whether there was one."""
+        """Undo what the very step named had superseded, up to the row's own `superseded_at`; tell whether it had."""
 
     @abstractmethod
     def put_clients(self, rows: Sequence[Values]) -> None:

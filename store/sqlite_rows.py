@@ -74,7 +74,7 @@ class SqliteRows(Rows):
         f" WHERE s.client_no = ? AND {STAMP} > ? ORDER BY {STAMP} LIMIT ?"
     )
     _REVIVE = (
-        "UPDATE transitions SET superseded_at = NULL WHERE client_no = ? AND at_ms = ? AND seq = ?"
+        "UPDATE transitions SET superseded_at = ? WHERE client_no = ? AND at_ms = ? AND seq = ?"
         " AND superseded_at = ? AND state = ? AND timestamp_ms IS ? AND reason_no IS ?"
         " AND not_before_ms IS ? AND not_after_ms IS ? AND rule_no = ? AND proved_from_ms IS ?"
     )
@@ -247,7 +247,7 @@ class SqliteRows(Rows):
             self._db.execute(statement, (json_rows(rows),))
 
     def revive(self, row: Values, known_at: int) -> bool:
-        return self._db.execute(self._REVIVE, (*row[:3], known_at, *row[5:])).rowcount == 1
+        return self._db.execute(self._REVIVE, (row[4], *row[:3], known_at, *row[5:])).rowcount == 1
 
     def put_clients(self, rows: Sequence[Values]) -> None:
         self._bulk(

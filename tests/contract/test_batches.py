@@ -185,6 +185,18 @@ def test_checks_of_one_moment_in_several_batches_are_one_step(store_url: str, or
         assert list(faults(store)) == []
 
 
+def test_what_a_step_disproves_in_one_batch_and_proves_in_the_next_stood_throughout(store_url: str) -> None:
+    """Also where that next batch goes on to a later step, which disproves it for good."""
+    lost = disconnect(T0 + 30, session="a", reason="DUPLICATE_CLIENTID")
+    taking = connect(T0 + 52_784, session="c")
+    between = disconnect(T0 + 51_835, session="b", reason="MQTT_KEEP_ALIVE_TIMEOUT")
+    found = connect(T0, session="a")
+    one_by_one(store_url, [[learned(lost, NOW - 3), learned(taking, NOW - 2)]])
+    one_by_one(store_url, [[learned(between, NOW - 2), learned(found, NOW - 1)]])
+    with open_reader(parse_url(store_url)) as store:
+        assert list(faults(store)) == []
+
+
 def test_what_a_check_reveals_is_counted_and_what_it_confirms_is_not(store_url: str) -> None:
     events = [learned(connect(T0, session="s", version=0))]
     agrees, differs = said_connected(T0 + HOUR_MS, T0), said_connected(T0 + 3 * HOUR_MS, T0 + 2 * HOUR_MS)

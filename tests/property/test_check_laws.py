@@ -27,7 +27,7 @@ from store.model import Certainty, Check, Event, Kind, Learned, Transition
 from tests import oracle
 from tests.builders import CLIENT, T0, connect, disconnect, observed, said_connected, said_disconnected
 from tests.property.test_oracle_truth import state_at
-from tests.property.test_store_laws import NOW, client_id, cut, transition
+from tests.property.test_store_laws import NOW, all_rows, client_id, cut, transition
 from tests.strategies import (
     History,
     at_each_boundary,
@@ -270,3 +270,16 @@ def test_rebuilding_ends_with_the_same_rows_and_mends_what_was_changed(
             connection.execute(sa.text("UPDATE confirmations SET until_ms = until_ms + 1"))
         assert rebuild_store(store).differing
     assert timelines(store_url) == before
+
+
+@pytest.mark.parametrize(("most", "moments"), [(40, 200), (3, 40)])
+def test_how_equal_moments_are_cut_into_batches_never_shows(
+    sqlite_store_url: str, postgres_store_url: str, rng: random.Random, most: int, moments: int
+) -> None:
+    """Law 3 with checks, superseded rows included: one batch on one engine, crumbs on the other."""
+    told = in_turn(rng, histories(rng, 40))
+    known = sorted(rng.choices(range(NOW - moments, NOW), k=len(told)))
+    items = learned(told, known)
+    ingest(sqlite_store_url, [items])
+    ingest(postgres_store_url, cut(rng, items, most))
+    assert all_rows(sqlite_store_url) == all_rows(postgres_store_url)
