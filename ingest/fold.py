@@ -75,10 +75,10 @@ def fold(
         if run is None or _is_later(latest, run, known_at):
             run = Run(latest.check, latest.answer, known_at, latest.check.asked_ms, known_at)
         _insert(client, events, history, folded, [one.check for one in told], run)
-        return folded
-    rest = append(client, events, history, folded)
-    if rest:
+    elif rest := append(client, events, history, folded):
         _insert(client, rest, history, folded, (), client.run)
+    if client.run is not None:
+        client.run.last_known_at = max(client.run.last_known_at, known_at)
     return folded
 
 

@@ -37,7 +37,7 @@ from ingest.sweeps import Ask, client_of
 from store.bulk import Codes
 from store.checks import NAMED, UNNAMED, WHOLE
 from store.clock import Clock, system_clock
-from store.engine import Store, translated
+from store.engine import Store, is_deadlock, translated
 from store.errors import StoreUnfinished
 from store.model import DEFAULT_REALM, Event, Kind, Learned, Observation, Rejected, Session, Watch
 from store.rows import ClientRow, Interned, Mark, Rows, SessionHeld, rows_of
@@ -129,7 +129,13 @@ class Writer:
         With it goes who was watching (ingest/ledger.py), and up to where the source is read then.
         """
         with self._all_or_nothing(), _uncollected():
-            return self._write(batch, source, watched, positions)
+            while True:
+                try:
+                    return self._write(batch, source, watched, positions)
+                except Exception as error:
+                    if not is_deadlock(error):
+                        raise
+                    self._roll_back()  # two writers met texts and clients in opposite turns: the other one goes first
 
     def write_all(self, batches: Iterable[Items], *, source: str) -> Iterator[Counts]:
         """Write batches, a transaction each, in their order; gives the counts of each once it is committed.
@@ -400,6 +406,12 @@ class Writer:
             asked_ms, known_at = kept.check.asked_ms, kept.known_at
             last = rows.checks.last_asked(client.client_no, known_at)
             client.run = Run(kept.check, kept.answer, known_at, *(last or (asked_ms, known_at)))
+            assert self._mark is not None
+            begun_at = (
+                self._mark.last_known_at
+            )  # where a recording goes on with a step: one that said more of it
+            if self._mark.replay_source_no is not None and rows.checks.proves_in(client.client_no, begun_at):
+                client.run.last_known_at = begun_at
         if newest is not None:
             client.newest = Newest(newest[0], STATES[newest[1]], newest[2])
 
@@ -494,7 +506,7 @@ class Writer:
                 last_known_at = asking.fold(client, client_steps, client_asks)
             else:
                 for known_at, events in client_steps:
-                    folded = fold(client, events, history)
+                    folded = fold(client, events, history, (), known_at)
                     counts.conflicts += folded.conflicts
                     plan.record(client.client_no, known_at, folded, self._texts)
                     last_known_at = known_at

@@ -59,6 +59,7 @@ STATEMENTS: dict[str, str] = {
         f"SELECT {KEPT_COLUMNS} FROM {KEPT_FROM} WHERE k.client_no = ? AND k.about_ms < ? AND k.named = 0"
         " ORDER BY k.about_ms DESC, k.asked_ms DESC LIMIT 1"
     ),
+    "proves_in": "SELECT 1 FROM confirmations WHERE client_no = ? AND recorded_at = ? LIMIT 1",
     "same": "SELECT 1 FROM checks WHERE client_no = ? AND about_ms = ? AND asked_ms = ? AND digest = ?",
     "repeated_at": (
         "SELECT k.answer FROM checks k WHERE k.client_no = ? AND k.asked_ms < ?"
@@ -118,6 +119,10 @@ class CheckRows:
         """Give the answer that a client's next check may repeat."""
         rows = self._fetch(self._sql["open"], (client_no,))
         return kept_from(rows[0]) if rows else None
+
+    def proves_in(self, client_no: int, known_at: int) -> bool:
+        """Tell whether anything of a client was confirmed at a moment of learning."""
+        return bool(self._fetch(self._sql["proves_in"], (client_no, known_at)))
 
     def last_asked(self, client_no: int, since_known_at: int) -> tuple[int, int] | None:
         """Tell when a client was last asked in a sweep known after a moment, and when that was known."""

@@ -184,6 +184,11 @@ class Store:
             yield run
 
 
+def is_deadlock(error: Exception) -> bool:
+    """Tell whether PostgreSQL undid a transaction because it and another waited for each other."""
+    return getattr(error, "sqlstate", None) == "40P01"
+
+
 @contextlib.contextmanager
 def translated(url: URL) -> Iterator[None]:
     """Turn a driver's refusal into an error that says what to do."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from store.engine import open_reader, open_writer, parse_url
 from store.model import HOUR_MS, MINUTE_MS, Event, Learned, Observation
 from store.packing import pack_id, unpack_id
 from store.schema import metadata
-from tests.builders import T0, connect, disconnect, observed, said_connected
+from tests.builders import T0, connect, disconnect, observed, said_connected, said_disconnected
 from tests.strategies import checked_history
 
 NOW = T0 + 400 * 24 * HOUR_MS
@@ -197,6 +199,21 @@ def test_what_a_step_disproves_in_one_batch_and_proves_in_the_next_stood_through
         assert list(faults(store)) == []
 
 
+def test_an_answer_repeated_in_a_step_that_said_more_in_an_earlier_batch_is_a_check_of_that_step(
+    store_url: str,
+) -> None:
+    """What it proves is the same derived again, where the order within a step is not known."""
+    first, again = (said_disconnected(T0 + hours * HOUR_MS, T0 + 60_000, whole=True) for hours in (1, 2))
+    end = disconnect(T0 + 60_264, session="a", version=3)
+    one_by_one(store_url, [[learned(connect(T0, session="a", version=3), NOW - 5)]])
+    one_by_one(store_url, [[learned(observed(first), NOW - 4)]])
+    one_by_one(store_url, [[learned(end, NOW - 3)]])
+    one_by_one(store_url, [[learned(observed(again), NOW - 3)]])
+    one_by_one(store_url, [[learned(connect(T0 + 60_264, session="b", version=4), NOW - 2)]])
+    with open_reader(parse_url(store_url)) as store:
+        assert list(faults(store)) == []
+
+
 def test_what_a_check_reveals_is_counted_and_what_it_confirms_is_not(store_url: str) -> None:
     events = [learned(connect(T0, session="s", version=0))]
     agrees, differs = said_connected(T0 + HOUR_MS, T0), said_connected(T0 + 3 * HOUR_MS, T0 + 2 * HOUR_MS)
@@ -207,3 +224,24 @@ def test_what_a_check_reveals_is_counted_and_what_it_confirms_is_not(store_url: 
             writer.write([learned(observed(check))], source="test") for check in (agrees, differs, again)
         ]
     assert [(each.revealed, each.repeated) for each in found] == [(0, 0), (1, 0), (0, 1)]
+
+
+def test_of_two_that_wait_for_each_other_the_one_that_is_stopped_writes_again(
+    postgres_store_url: str,
+) -> None:
+    url = parse_url(postgres_store_url)
+    one_by_one(postgres_store_url, [[learned(connect(T0, session="a"))]])
+    news = learned(disconnect(T0 + 1, session="a", reason="NEW"))
+    with open_writer(url) as store, store.detached() as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SET deadlock_timeout = '60s'")  # so that it is not the one that is stopped
+        other.execute("BEGIN")
+        other.execute("SELECT FROM clients FOR UPDATE")
+        writing = pool.submit(one_by_one, postgres_store_url, [[news]])
+        while not other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            time.sleep(0.01)
+        other.execute(
+            "INSERT INTO texts (text) VALUES ('NEW')"
+        )  # which the writer has put there, and not committed
+        other.execute("ROLLBACK")
+        (counts,) = writing.result(timeout=60)
+    assert counts.stored == 1

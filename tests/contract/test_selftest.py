@@ -101,7 +101,7 @@ def test_without_loss_and_without_checks_every_answer_is_exact(typed: Typed) -> 
 
 
 def test_with_loss_no_bound_and_no_proof_is_untrue_and_little_is_wrong(typed: Typed) -> None:
-    code, scores = selftest(typed, *LOSSY, "--things", "100", "--days", "4")
+    code, scores = selftest(typed, *LOSSY, "--things", "60", "--days", "3")
     ours = scores["thingline"]
     assert_nothing_untrue(ours)
     assert code == 0

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 import sqlalchemy as sa
 
+from ingest.check import faults
 from ingest.checks import check_of
 from ingest.decode import decode_stream
 from ingest.export import recording
@@ -283,3 +284,9 @@ def test_how_equal_moments_are_cut_into_batches_never_shows(
     ingest(sqlite_store_url, [items])
     ingest(postgres_store_url, cut(rng, items, most))
     assert all_rows(sqlite_store_url) == all_rows(postgres_store_url)
+    for url in (
+        sqlite_store_url,
+        postgres_store_url,
+    ):  # and what is derived again of a store is what it holds
+        with open_reader(parse_url(url)) as store:
+            assert list(faults(store)) == []
