@@ -407,9 +407,8 @@ class Writer:
             last = rows.checks.last_asked(client.client_no, known_at)
             client.run = Run(kept.check, kept.answer, known_at, *(last or (asked_ms, known_at)))
             assert self._mark is not None
-            begun_at = (
-                self._mark.last_known_at
-            )  # where a recording goes on with a step: one that said more of it
+            # Where a recording goes on with a step, that step may have said more already.
+            begun_at = self._mark.last_known_at
             if self._mark.replay_source_no is not None and rows.checks.proves_in(client.client_no, begun_at):
                 client.run.last_known_at = begun_at
         if newest is not None:
