@@ -271,10 +271,12 @@ def _settled(window: Window, span: Span, old: list[Row], new: list[Row], changed
         near_ms = min((s for s in stamps if s > span.to_ms), default=span.to_ms)
         if sum(near_ms + SKEW_MS < stamp < sure_ms for stamp in connects) < 2:
             return False
-        ends = [_starts(timeline, -EVER_MS, sure_ms)[-2:] for timeline in (old, new)]
-        high = min(starts[0] if len(starts) == 2 else -EVER_MS for starts in ends)
-        if any(row.at_ms >= high for row in changed):
-            return False
+        for timeline in (old, new):
+            starts = _starts(
+                timeline, -EVER_MS, sure_ms
+            )  # one may start later than its connect: beyond what is sure
+            if len(starts) < 2 or any(row.at_ms >= starts[-2] for row in changed):
+                return False
     return True
 
 

@@ -149,7 +149,10 @@ def carried(cut: int) -> str:
     """
 
 
+# A stretch without proof is inferred while a path was recording, and unknown while none was (store/certainty.py).
 _UNSEEN = f"s.certainty = {INFERRED} AND g.watched <> 1"
+_STATE = f"CASE WHEN {_UNSEEN} THEN 2 ELSE s.state END"
+_SURE = f"CASE WHEN {_UNSEEN} THEN {UNKNOWN} ELSE s.certainty END"
 
 VIEWS = (
     # The stretches of a window, each once: those that begin in its cuts, and what is carried into the first of them.
@@ -160,7 +163,7 @@ VIEWS = (
         AND (cut = {LISTED} OR cut = least(low_ms // {CUT_MS}, kept.last_cut()))
         AND from_ms < high_ms AND to_ms > low_ms
     """,
-    # A stretch without proof is inferred while a path was recording, and unknown while none was (store/certainty.py).
+    # ... cut where the watching of those without proof begins or ends.
     f"""
     CREATE MACRO kept.cut(low_ms, high_ms) AS TABLE
     SELECT client_no, from_ms, to_ms, state, state AS known_state, certainty, timestamp_ms, reason_no,
@@ -168,18 +171,15 @@ VIEWS = (
     FROM kept.within(low_ms, high_ms) WHERE certainty <> {INFERRED}
     UNION ALL
     SELECT s.client_no, greatest(s.from_ms, g.from_ms), least(s.to_ms, g.to_ms),
-        CASE WHEN g.watched = 1 THEN s.state ELSE 2 END, s.state,
-        CASE WHEN g.watched = 1 THEN {INFERRED} ELSE {UNKNOWN} END,
-        s.timestamp_ms, s.reason_no, s.not_before_ms, NULL
+        {_STATE}, s.state, {_SURE}, s.timestamp_ms, s.reason_no, s.not_before_ms, NULL
     FROM kept.within(low_ms, high_ms) s JOIN kept.watching g ON g.to_ms > s.from_ms AND g.from_ms < s.to_ms
     WHERE s.certainty = {INFERRED}
     """,
     # The same of one instant: what holds then, which one look at the watching tells.
     f"""
     CREATE MACRO kept.standing(at_ms) AS TABLE
-    SELECT s.client_no, CASE WHEN {_UNSEEN} THEN 2 ELSE s.state END AS state, s.state AS known_state,
-        CASE WHEN {_UNSEEN} THEN {UNKNOWN} ELSE s.certainty END AS certainty, s.timestamp_ms, s.reason_no,
-        s.not_before_ms, s.not_after_ms
+    SELECT s.client_no, {_STATE} AS state, s.state AS known_state, {_SURE} AS certainty, s.timestamp_ms,
+        s.reason_no, s.not_before_ms, s.not_after_ms
     FROM kept.stretches s, (SELECT watched FROM kept.watching WHERE from_ms <= at_ms AND to_ms > at_ms) g
     WHERE s.cut = least(at_ms // {CUT_MS}, kept.last_cut()) AND s.from_ms <= at_ms AND s.to_ms > at_ms
     """,

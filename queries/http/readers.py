@@ -1,7 +1,7 @@
 """Who reads the store for the server: one history in the event loop for what SQLite answers at once, one a thread else.
 
-A seek in SQLite takes less than handing it to a thread; a PostgreSQL is waited for in threads, where questions that
-came together share a snapshot. What costs a few seeks, what reads much, and what waits for a listener to take it have
+A seek in SQLite takes less than handing it to a thread; a PostgreSQL is waited for in one. Questions that came together
+share one look at the store. What costs a few seeks, what reads much, and what waits for a listener to take it have
 threads of their own: none is waited for by another. A history whose connection broke is thrown away, and the next
 question opens another.
 """
