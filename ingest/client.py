@@ -56,7 +56,7 @@ class Run:
     answer: str  # ingest/sweeps.py
     known_at: int
     last_asked_ms: int
-    last_known_at: int  # of what was folded, or repeated it, last: what repeats it is alone in its step
+    last_known_at: int  # of the last step that proved something, or repeated it (and then alone)
 
     def repeats(self, answer: str, asked_ms: int, known_at: int, newest: Last | None) -> bool:
         """Tell whether a check, the only evidence of its step, says again what the newest transition says."""

@@ -77,7 +77,7 @@ def fold(
         _insert(client, events, history, folded, [one.check for one in told], run)
     elif rest := append(client, events, history, folded):
         _insert(client, rest, history, folded, (), client.run)
-    if client.run is not None:
+    if client.run is not None and folded.proved:  # as the store will tell; copies alone leave nothing there
         client.run.last_known_at = max(client.run.last_known_at, known_at)
     return folded
 

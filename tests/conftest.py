@@ -31,7 +31,7 @@ SEED = "THINGLINE_TEST_SEED"
 POSTGRES = "THINGLINE_TEST_POSTGRES_URL"
 
 # Tests run on borrowed machines of any speed: a deadline would measure the machine.
-hypothesis.settings.register_profile("thingline", deadline=None, print_blob=True, derandomize=False)
+hypothesis.settings.register_profile("thingline", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("thingline")
 
 
@@ -46,17 +46,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    # In the environment, so that the workers of pytest-xdist draw the same one.
-    seed = int(os.environ.setdefault(SEED, str(random.SystemRandom().randrange(2**32))))
-    # A forced seed turns Hypothesis's example database off, which is wanted where nobody will rerun by hand.
-    if config.getoption("--hypothesis-seed") is None and "CI" in os.environ:
-        config.option.hypothesis_seed = seed
+    """A run judges a change, so that it draws what the run before drew; `random` looks for what none has drawn yet."""
+    told = os.environ.get(SEED, "1")
+    # In the environment, so that the workers of pytest-xdist draw the same.
+    os.environ[SEED] = str(random.SystemRandom().randrange(2**32)) if told == "random" else told
+    if config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = int(os.environ[SEED])
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    forced = config.getoption("--hypothesis-seed")
-    hypothesis_seed = "its own, printed on failure" if forced is None else f"--hypothesis-seed={forced}"
-    return [f"seeds: {SEED}={os.environ[SEED]}; hypothesis: {hypothesis_seed}"]
+    return [f"seeds: {SEED}={os.environ[SEED]} --hypothesis-seed={config.getoption('--hypothesis-seed')}"]
 
 
 @pytest.fixture

@@ -214,6 +214,20 @@ def test_an_answer_repeated_in_a_step_that_said_more_in_an_earlier_batch_is_a_ch
         assert list(faults(store)) == []
 
 
+def test_copies_alone_keep_no_answer_from_being_a_repetition(store_url: str) -> None:
+    """They are folded at a moment that is never written, which may be later than what a recording claims next."""
+    event = connect(T0, session="a", version=0)
+    begun, copies = learned(event, NOW - 100), learned(event)
+    checks = [said_connected(T0 + hours * HOUR_MS, T0) for hours in (1, 2)]
+    first, again = (learned(observed(each), NOW - 90 + at) for at, each in enumerate(checks))
+    assert [counts.repeated for counts in one_by_one(store_url, [[begun], [first], [copies], [again]])] == [
+        0,
+        0,
+        0,
+        1,
+    ]
+
+
 def test_what_a_check_reveals_is_counted_and_what_it_confirms_is_not(store_url: str) -> None:
     events = [learned(connect(T0, session="s", version=0))]
     agrees, differs = said_connected(T0 + HOUR_MS, T0), said_connected(T0 + 3 * HOUR_MS, T0 + 2 * HOUR_MS)

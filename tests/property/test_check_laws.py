@@ -240,7 +240,7 @@ def test_what_is_exported_and_restored_is_the_same(
     # The reason of a disconnect in a connect is none to the decoder: it keeps it among what is unusual.
     told = [
         each
-        for each in in_turn(rng, histories(rng, 50))
+        for each in in_turn(rng, histories(rng, 80))
         if not (isinstance(each, Event) and each.kind is Kind.CONNECTED and each.reason is not None)
     ]
     moments = sorted(rng.choices(range(NOW - len(told), NOW), k=len(told)))
