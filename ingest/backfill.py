@@ -50,11 +50,11 @@ class EvidenceWriter(Writer):
     """Writes evidence and nothing that follows from it, and how far it has come instead of the watermark."""
 
     def _load_clients(self, ids: set[str]) -> dict[str, Client]:
-        known = {each: self._clients[each] for each in ids if each in self._clients}
+        known = self._clients.known(ids)
         assert self._realm_no is not None
         for row in self.begun().clients(self._realm_no, ids - known.keys()):
             known[row.client_id] = Client(row.client_no, last_known_at=row.last_known_at)
-        self._clients |= known
+        self._clients.keep(known)
         return known
 
     def _fold_clients(self, *_: Any) -> list[Client]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ingest.reduce import (
     SKEW_MS,
     Placed,
+    identity,
     stamp_of,
 )
 from store.model import (
@@ -101,6 +102,29 @@ class Client:
     run: Run | None = None
 
 
+def resumed(
+    client_no: int,
+    sessions: Iterable[Session],
+    *,
+    opens_left: bool,
+    first_ms: int | None,
+    last_known_at: int | None,
+    has_strays: bool = False,
+) -> Client:
+    """Bring a client to mind by the newest sessions of its history; no check speaks of it."""
+    tail = {identity(session): session for session in sessions}
+    return Client(
+        client_no=client_no,
+        tail=tail,
+        last=find_last(tail),
+        opens_left=opens_left,
+        newest_ms=max(map(stamp_of, tail.values()), default=-1),
+        first_ms=first_ms,
+        has_strays=has_strays,
+        last_known_at=last_known_at,
+    )
+
+
 def instant_of(check: Check) -> int:
     """Give the instant that a check speaks of: the one it names, else that of asking."""
     return check.asked_ms if check.named_ms is None else check.named_ms
@@ -131,9 +155,10 @@ def alone(session: Session) -> Placed:
     return Placed(session, start_ms, end_ms)
 
 
-def trim(client: Client) -> None:
+def trim(client: Client, times: int = 2) -> None:
+    """Cut a tail that is so many times as long as it must be."""
     keep = STRAY_TAIL if client.has_strays else TAIL
-    if len(client.tail) < 2 * keep:
+    if len(client.tail) < times * keep:
         return
     ranked = sorted(client.tail.items(), key=lambda item: stamp_of(item[1]))
     floor_ms = client.newest_ms - 3 * SKEW_MS

@@ -27,6 +27,7 @@ from store.bulk import Packed, PostgresCodes, SqliteCodes
 from store.checks import CheckRows
 from store.engine import Store, open_reader
 from store.errors import StoreError, ThinglineError
+from store.garbage import uncollected
 from store.model import Event
 from store.packing import BLOCK, unpack_id
 from store.postgres_rows import PostgresRows
@@ -188,7 +189,7 @@ def _work(url: URL, wanted: Wanted, part: int, parts: int, pipe: Connection) -> 
     """Be one of the processes; an error is the last thing that is sent."""
     with suppress(BrokenPipeError):  # nobody listens any more: whoever waited was killed
         try:
-            with open_reader(url) as store:
+            with open_reader(url) as store, uncollected():
                 for packet in packets(store, wanted, part, parts):
                     pipe.send(packet)
             pipe.send(None)

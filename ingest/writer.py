@@ -12,7 +12,6 @@ took for granted of the store meanwhile is verified when it is written; if it wa
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 
 from ingest.asking import Asking, Other
-from ingest.client import STRAY_TAIL, TAIL, Client, Newest, Run, find_last
+from ingest.client import STRAY_TAIL, TAIL, Client, Newest, Run, resumed
 from ingest.counts import Counts
 from ingest.digest import digest
 from ingest.fold import fold
@@ -30,7 +29,8 @@ from ingest.ledger import Stretch
 from ingest.moments import Moments
 from ingest.plan import Plan
 from ingest.positions import Position
-from ingest.reduce import CONNECTED_REASON, SKEW_MS, identity, stamp_of
+from ingest.reduce import CONNECTED_REASON, SKEW_MS, stamp_of
+from ingest.remembered import Remembered
 from ingest.stored import Step, StoredHistory
 from ingest.storing import Ready, Values, by_place, put, session_rows
 from ingest.sweeps import Ask, client_of
@@ -39,14 +39,14 @@ from store.checks import NAMED, UNNAMED, WHOLE
 from store.clock import Clock, system_clock
 from store.engine import Store, is_deadlock, translated
 from store.errors import StoreUnfinished
+from store.garbage import uncollected
 from store.model import DEFAULT_REALM, Event, Kind, Learned, Observation, Rejected, Session, Watch
 from store.rows import ClientRow, Interned, Mark, Rows, SessionHeld, rows_of
 from store.schema import STATES
 
 __all__ = ["Counts", "Writer"]
 
-MOST_CLIENTS = 8_000  # kept in mind at once; the others are read again when they speak
-MOST_TEXTS = 50_000  # ... and interned strings
+MOST_TEXTS = 50_000  # interned strings that are kept in mind at once
 
 Items = Sequence[Learned | Rejected]
 
@@ -109,7 +109,7 @@ class Writer:
 
     def _forget(self) -> None:
         """Drop what is kept in mind, as after a failure: it may speak of rows that were never committed."""
-        self._clients: dict[str, Client] = {}
+        self._clients = Remembered()
         self._texts = Interned(self.begun)
         self._things: dict[str, int] = {}
         self._realm_no: int | None = None
@@ -128,7 +128,7 @@ class Writer:
 
         With it goes who was watching (ingest/ledger.py), and up to where the source is read then.
         """
-        with self._all_or_nothing(), _uncollected():
+        with self._all_or_nothing(), uncollected():
             while True:
                 try:
                     return self._write(batch, source, watched, positions)
@@ -198,7 +198,8 @@ class Writer:
             items: Items | None = None
             if failure is None:
                 try:
-                    items = next(iterator, None)
+                    with uncollected():
+                        items = next(iterator, None)
                 except Exception as error:
                     failure = error  # what was read before is written first
             if items is not None:
@@ -207,7 +208,7 @@ class Writer:
                 if self._writing is not None:
                     yield self._settled(folded)
                     waiting.popleft()
-                with _uncollected():
+                with uncollected():
                     batch = None if items is None else self._learn(items, source)
                     if folded is not None:
                         self._start(folded, pool)
@@ -352,7 +353,7 @@ class Writer:
         """Give the batch's clients, locked, each with the end of its history in mind."""
         assert self._realm_no is not None
         if self._store.is_sqlite:  # no other writer: what is kept in mind is what is there
-            known = {client_id: self._clients[client_id] for client_id in ids if client_id in self._clients}
+            known = self._clients.known(ids)
             ids = ids - known.keys()
         else:
             known = {}
@@ -365,12 +366,12 @@ class Writer:
                 missing[row.client_no] = row
         if missing:
             known |= self._read_clients(missing)
-        self._clients |= known
+        self._clients.keep(known)
         return known
 
     def _read_clients(self, missing: dict[int, ClientRow]) -> dict[str, Client]:
         tails: dict[int, list[Session]] = {}
-        for strays, depth in ((False, 2 * TAIL), (True, 2 * STRAY_TAIL)):
+        for strays, depth in ((False, TAIL), (True, 2 * STRAY_TAIL)):
             wanted = [
                 no for no, row in missing.items() if row.has_strays is strays and row.first_ms is not None
             ]
@@ -381,17 +382,13 @@ class Writer:
         clients: dict[str, Client] = {}
         for no, row in missing.items():
             tail = tails.get(no, [])
-            enough = 2 * (STRAY_TAIL if row.has_strays else TAIL)
-            held = {identity(session): session for session in reversed(tail)}
-            clients[row.client_id] = Client(
-                client_no=no,
-                tail=held,
-                last=find_last(held),
-                opens_left=len(tail) >= enough,
-                newest_ms=max((stamp_of(session) for session in tail), default=-1),
+            clients[row.client_id] = resumed(
+                no,
+                reversed(tail),
+                opens_left=len(tail) >= (2 * STRAY_TAIL if row.has_strays else TAIL),
                 first_ms=row.first_ms,
-                has_strays=row.has_strays,
                 last_known_at=row.last_known_at,
+                has_strays=row.has_strays,
             )
             if row.checked_ms is not None:
                 self._read_checks(clients[row.client_id], row.checked_ms)
@@ -588,11 +585,9 @@ class Writer:
         ]
 
     def _shrink(self) -> None:
-        if len(self._clients) > MOST_CLIENTS:
-            newest = list(self._clients.items())[-MOST_CLIENTS // 2 :]
-            self._clients = dict(newest)
-            if self._batch is not None:  # may not be written yet
-                self._clients |= self._batch.clients
+        self._clients.shrink(
+            () if self._batch is None else self._batch.clients
+        )  # they may not be written yet
         if len(self._texts) > MOST_TEXTS:
             self._texts = Interned(self.begun)
         if len(self._things) > MOST_TEXTS:
@@ -600,18 +595,6 @@ class Writer:
 
 
 _by_time = itemgetter(0, 1)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the cycle collector out of a batch: it makes no cycles, and scans of it cost a fifth of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _crowded(tail: list[Session]) -> bool:

@@ -10,6 +10,7 @@ import click
 
 from store.engine import SCHEMA_REVISION, masked, open_reader, parse_url
 from store.errors import AnswerError, BadTime, UsageError
+from store.garbage import uncollected
 from store.options import described, json_option, realm_option, store_option
 
 tz_option = click.option(
@@ -148,7 +149,7 @@ def ask(file: Any, url: str | None, realm: str, tz: str | None) -> int:
     from queries.output import ReplyLines
 
     line = ReplyLines().line
-    with _history(url, realm, tz) as history:
+    with _history(url, realm, tz) as history, uncollected():
         out = sys.stdout
         for reply in history.ask(_questions(file)):
             out.write(line(reply) + "\n")

@@ -46,6 +46,7 @@ from store.clock import Clock, system_clock
 from store.connections import Connections
 from store.engine import Store, open_reader, parse_url
 from store.errors import BadTime, InvalidRequest, ResourceNotFound, UsageError
+from store.garbage import uncollected
 from store.identity import Binding, bindings, client_of
 from store.model import DEFAULT_REALM, Session
 from store.packing import session_from
@@ -590,7 +591,7 @@ class History:
         many = Many(self._asker, self.milliseconds)
         rest = iter(questions)
         while batch := list(islice(rest, BATCH)):
-            with self._lock, self._asker.snapshot() as mark:
+            with uncollected(), self._lock, self._asker.snapshot() as mark:
                 replies = many.replies(batch, mark=mark, now_ms=self._clock())
             del batch  # neither is kept beside the next
             yield from replies

@@ -251,7 +251,7 @@ session_rows = Table(
     Column("connect_ms", BIG),
     Column("disconnect_ms", BIG),
     Column("reason_no", Integer),
-    **_STRICT,
+    **_CLUSTERED,
 )
 
 # The neighbourhood of a late event, and the tail of a client: store/rows.py.

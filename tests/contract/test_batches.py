@@ -19,7 +19,7 @@ from store.model import HOUR_MS, MINUTE_MS, Event, Learned, Observation
 from store.packing import pack_id, unpack_id
 from store.schema import metadata
 from tests.builders import T0, connect, disconnect, observed, said_connected, said_disconnected
-from tests.strategies import checked_history
+from tests.strategies import checked_history, history
 
 NOW = T0 + 400 * 24 * HOUR_MS
 
@@ -89,6 +89,24 @@ def long_history(client_id: str) -> list[Event]:
         events.append(connect(at_ms, session=session, version=number, client_id=client_id))
         events.append(disconnect(at_ms + MINUTE_MS, session=session, version=number, client_id=client_id))
     return events
+
+
+@pytest.mark.parametrize("packed", [0, 5, 1_000])
+def test_how_many_clients_are_kept_in_mind_never_shows(
+    store_url: str, other_store_url: str, rng: random.Random, monkeypatch: pytest.MonkeyPatch, packed: int
+) -> None:
+    """Histories longer than what is kept of each, nearly in order; some come late, and some twice."""
+    events = [each for number in range(12) for each in long_history(f"client-{number}")]
+    events += [each for number in range(12) for each in history(rng, f"short-{number}").events]
+    events += rng.choices(events, k=50)
+    late_ms = {id(each): rng.choice((0, 0, 0, HOUR_MS, 20 * HOUR_MS)) * rng.random() for each in events}
+    events.sort(key=lambda each: each.at_ms + late_ms[id(each)])
+    batches = [[learned(each) for each in events[start : start + 8]] for start in range(0, len(events), 8)]
+    one_by_one(other_store_url, batches)
+    monkeypatch.setattr("ingest.remembered.AT_HAND", 4)
+    monkeypatch.setattr("ingest.remembered.PACKED", packed)
+    in_one_go(store_url, batches)
+    assert every_row(store_url) == every_row(other_store_url)
 
 
 def test_a_session_that_only_seems_new_is_found_in_the_store(store_url: str, tmp_path: Any) -> None:

@@ -110,6 +110,7 @@ def test_on_sqlite_they_write_the_same_statements(sqlite_store_url: str) -> None
             "evidence",
             "observations",
             "watches",
+            "session_rows",
             "transitions",
             "checks",
             "sweeps",
