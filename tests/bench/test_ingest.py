@@ -26,6 +26,7 @@ pytestmark = pytest.mark.bench
 EVENTS = 200_000
 DEVICES = 10_000
 ROUNDS = 3
+LARGE = (1_000_000, 100_000, 1)  # of a fleet whose devices are each heard of once a batch
 NAIVE_BATCH = 5_000
 
 
@@ -177,8 +178,14 @@ def timed(run: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def report(name: str, rates: dict[str, list[float]]) -> None:
-    print(f"\n{name}: {EVENTS:,} events, {DEVICES:,} devices, {ROUNDS} rounds in turn, medians")
+def report(
+    name: str,
+    rates: dict[str, list[float]],
+    events: int = EVENTS,
+    devices: int = DEVICES,
+    rounds: int = ROUNDS,
+) -> None:
+    print(f"\n{name}: {events:,} events, {devices:,} devices, rounds in turn: {rounds}, medians")
     naive = statistics.median(rates["naive"])
     for path, found in rates.items():
         middle = statistics.median(found)
@@ -188,34 +195,35 @@ def report(name: str, rates: dict[str, list[float]]) -> None:
         )
 
 
-def test_live_ingest_into_sqlite(tmp_path: Path) -> None:
-    data = lines(random.Random(1), EVENTS, DEVICES)
+@pytest.mark.parametrize(("events", "devices", "rounds"), [(EVENTS, DEVICES, ROUNDS), LARGE])
+def test_live_ingest_into_sqlite(tmp_path: Path, events: int, devices: int, rounds: int) -> None:
+    data = lines(random.Random(1), events, devices)
     decoded = [row[0] for row in naive_rows(data)]
     rates: dict[str, list[float]] = {"raw": [], "naive": [], "ours": []}
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         runs: dict[str, Callable[[], None]] = {
             "raw": lambda: raw_sqlite(tmp_path / f"raw{turn}.db", decoded),  # noqa: B023 - run at once
             "naive": lambda: naive_sqlite(tmp_path / f"naive{turn}.db", data),  # noqa: B023
             "ours": lambda: ours(f"sqlite:///{tmp_path}/ours{turn}.db", data),  # noqa: B023
         }
         for name, run in runs.items():
-            rates[name].append(EVENTS / timed(run))
-    report("SQLite", rates)
+            rates[name].append(events / timed(run))
+    report("SQLite", rates, events, devices, rounds)
     with sqlite3.connect(tmp_path / "ours0.db") as db, sqlite3.connect(tmp_path / "naive0.db") as naive:
         (stored,) = db.execute("SELECT count(*) FROM evidence").fetchone()
         (transitions,) = db.execute("SELECT count(*) FROM transitions").fetchone()
-        assert (stored, transitions) == (EVENTS, EVENTS)
-        assert naive.execute("SELECT count(*) FROM transitions").fetchone() == (EVENTS,)
+        assert (stored, transitions) == (events, events)
+        assert naive.execute("SELECT count(*) FROM transitions").fetchone() == (events,)
     size = (tmp_path / "ours0.db").stat().st_size
     print(
-        f"  bytes an event, everything counted: {size / EVENTS:.0f}"
-        f" (naive {(tmp_path / 'naive0.db').stat().st_size / EVENTS:.0f})"
+        f"  bytes an event, everything counted: {size / events:.0f}"
+        f" (naive {(tmp_path / 'naive0.db').stat().st_size / events:.0f})"
     )
     with sqlite3.connect(tmp_path / "ours0.db") as db:
         for name, used in db.execute(
             "SELECT name, sum(pgsize) FROM dbstat GROUP BY name ORDER BY 2 DESC LIMIT 8"
         ):
-            print(f"    {name:<32} {used / EVENTS:6.1f}")
+            print(f"    {name:<32} {used / events:6.1f}")
 
 
 def test_live_ingest_into_postgresql(postgres_url: str) -> None:

@@ -128,7 +128,7 @@ def test_until_it_is_complete_no_question_sees_it_and_nothing_else_is_written(st
 def recording(folder: Path, seed: int) -> Path:
     """Write a fleet's events, late and doubled ones among them, into one file."""
     folder.mkdir()
-    choices = Choices(things=150, days=1, seed=seed, late=0.2, duplicates=0.2, check_minutes=0)
+    choices = Choices(things=80, days=1, seed=seed, late=0.2, duplicates=0.2, check_minutes=0)
     (folder / "fleet.ndjson").write_bytes(b"".join(simulate(choices).lines()))
     return folder
 

@@ -22,7 +22,7 @@ from tests import oracle
 from tests.builders import T0
 from tests.strategies import History, at_each_boundary, complete_history, history
 
-HISTORIES = 500
+HISTORIES = 300
 NOW = T0 + 400 * 86_400_000  # later than every stamp of the histories
 
 
