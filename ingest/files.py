@@ -12,6 +12,7 @@ from ingest.redact import Redaction
 from ingest.writer import Counts
 from store.clock import Clock
 from store.errors import SourceError
+from store.garbage import uncollected
 from store.model import MOST_TEXT_BYTES, Event, Learned, Observation, Rejected
 
 Record = Learned | Rejected
@@ -123,10 +124,20 @@ class Batches:
         self.broken: str | None = None
 
     def __iter__(self) -> Iterator[list[Record]]:
+        records = iter(self._records)
+        while True:
+            with uncollected():
+                batch = self._taken(records)
+            if not batch:
+                return
+            yield batch
+
+    def _taken(self, records: Iterator[Record]) -> list[Record]:
+        """Take the records of one transaction; none at the end."""
         batch: list[Record] = []
         named: set[str | None] = set()
         heavy = 0
-        for record in self._records:
+        for record in records:
             batch.append(record)
             if isinstance(record, Rejected):
                 heavy += len(record.head)
@@ -140,7 +151,5 @@ class Batches:
                 named.add(record.evidence.subject)
                 heavy += len(record.evidence.body)
             if len(batch) == self._most or len(named) == BATCH_CLIENTS or heavy > self._most_bytes:
-                yield batch
-                batch, named, heavy = [], set(), 0
-        if batch:
-            yield batch
+                break
+        return batch

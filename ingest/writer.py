@@ -198,8 +198,7 @@ class Writer:
             items: Items | None = None
             if failure is None:
                 try:
-                    with uncollected():
-                        items = next(iterator, None)
+                    items = next(iterator, None)
                 except Exception as error:
                     failure = error  # what was read before is written first
             if items is not None:
