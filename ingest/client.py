@@ -155,7 +155,7 @@ def alone(session: Session) -> Placed:
     return Placed(session, start_ms, end_ms)
 
 
-def trim(client: Client, times: int = 2) -> None:
+def trim(client: Client, *, times: int = 2) -> None:
     """Cut a tail that is so many times as long as it must be."""
     keep = STRAY_TAIL if client.has_strays else TAIL
     if len(client.tail) < times * keep:

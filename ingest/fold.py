@@ -272,9 +272,8 @@ def _settled(window: Window, span: Span, old: list[Row], new: list[Row], changed
         if sum(near_ms + SKEW_MS < stamp < sure_ms for stamp in connects) < 2:
             return False
         for timeline in (old, new):
-            starts = _starts(
-                timeline, -EVER_MS, sure_ms
-            )  # one may start later than its connect: beyond what is sure
+            # One may start later than its connect: beyond what is sure.
+            starts = _starts(timeline, -EVER_MS, sure_ms)
             if len(starts) < 2 or any(row.at_ms >= starts[-2] for row in changed):
                 return False
     return True

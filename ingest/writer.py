@@ -584,9 +584,8 @@ class Writer:
         ]
 
     def _shrink(self) -> None:
-        self._clients.shrink(
-            () if self._batch is None else self._batch.clients
-        )  # they may not be written yet
+        # What was folded last may not be written yet.
+        self._clients.shrink(needed=() if self._batch is None else self._batch.clients)
         if len(self._texts) > MOST_TEXTS:
             self._texts = Interned(self.begun)
         if len(self._things) > MOST_TEXTS:
