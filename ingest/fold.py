@@ -13,6 +13,7 @@ its own (ingest/strays.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 from ingest.append import append
 from ingest.changes import Folded, Row, differences, keyed, net, proofs
@@ -68,7 +69,7 @@ def fold(
     """
     folded = Folded()
     if len(events) > 1:
-        events = sorted(events, key=_stamp)
+        events = sorted(events, key=attrgetter("at_ms"))
     if told:
         latest = max(told, key=lambda one: (one.check.asked_ms, one.answer))
         run = client.run
@@ -86,10 +87,6 @@ def _is_later(told: Told, run: Run, known_at: int) -> bool:
     if run.known_at == known_at:  # the step goes on
         return (told.check.asked_ms, told.answer) > (run.last_asked_ms, run.answer)
     return told.check.asked_ms > run.last_asked_ms
-
-
-def _stamp(event: Event) -> int:
-    return event.at_ms
 
 
 def _insert(

@@ -68,7 +68,7 @@ class Plan:
                     seq,
                     known_at,
                     None,
-                    state.value,
+                    int(state),
                     stamp_ms,
                     None if reason is None else texts[reason],
                     not_before_ms,

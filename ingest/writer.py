@@ -423,8 +423,11 @@ class Writer:
         steps: dict[str, list[Step]] = {}
         asks: dict[str, list[Ask]] = {}
         others: list[Other] = []
+        was_ms: int | None = -1  # no moment
         for evidence, _, own_ms in batch.learned:
-            known_at, claimed_at = moments.of(own_ms)
+            if own_ms != was_ms:
+                was_ms = own_ms
+                known_at, claimed_at = moments.of(own_ms)
             if type(evidence) is Event:
                 rows.append(row_of(evidence, known_at, claimed_at))
                 of_client = steps.get(evidence.client_id)
@@ -533,7 +536,7 @@ class Writer:
                 at_ms,
                 clients[client_id].client_no,
                 digest(evidence),
-                kind.value,
+                int(kind),
                 known_at,
                 claimed_at,
                 source_no,

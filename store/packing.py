@@ -8,7 +8,7 @@ own moment it was asked, and one more; 0 for a client that was not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from store.model import Identity, Kind, Session
 
@@ -18,19 +18,26 @@ LONGEST_SWEEP_MS = (1 << 8 * SLOT_BYTES) - 2  # between the first asking of a ro
 
 _STRAY_CONNECT, _STRAY_DISCONNECT, _HEX, _DASHED, _TEXT = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
 
-_SHAPES = {32: _HEX, 36: _DASHED}
+
+def _dashed(number: bytes) -> str:
+    text = number.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+_SHAPES: dict[int, tuple[bytes, Callable[[bytes], str]]] = {32: (_HEX, bytes.hex), 36: (_DASHED, _dashed)}
 
 
 def pack_id(session_id: str) -> bytes:
     """Pack a session id as AWS gave it."""
-    shape = _SHAPES.get(len(session_id))
-    if shape is not None:
+    found = _SHAPES.get(len(session_id))
+    if found is not None:
+        shape, written = found
         try:
-            packed = shape + bytes.fromhex(session_id.replace("-", ""))
+            number = bytes.fromhex(session_id.replace("-", ""))
         except ValueError:
-            packed = b""
-        if len(packed) == 17 and unpack_id(packed) == session_id:  # lower case, dashes in their places
-            return packed
+            number = b""
+        if written(number) == session_id:  # lower case, dashes in their places
+            return shape + number
     return _TEXT + session_id.encode()
 
 
@@ -38,8 +45,7 @@ def unpack_id(packed: bytes) -> str:
     """Give back the session id; "" for evidence that bore none."""
     shape = packed[:1]
     if shape == _DASHED:
-        text = packed[1:].hex()
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return _dashed(packed[1:])
     if shape == _HEX:
         return packed[1:].hex()
     return packed[1:].decode() if shape == _TEXT else ""
