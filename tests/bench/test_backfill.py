@@ -15,7 +15,7 @@ from ingest.backfill import Backfill
 from ingest.decode import decode_stream
 from ingest.files import Batches
 from store.engine import open_writer, parse_url
-from tests.bench.test_ingest import lines, ours, timed
+from tests.bench.test_ingest import LARGE, lines, ours, timed
 from tests.builders import T0
 from tests.conftest import new_database
 from tests.contents import fingerprint
@@ -35,17 +35,19 @@ def backfilled(url: str, data: bytes) -> None:
         backfill.finish()
 
 
-def beside_live(new_url: Callable[[str], str]) -> None:
-    data = lines(random.Random(1), EVENTS, DEVICES)
+def beside_live(
+    new_url: Callable[[str], str], events: int = EVENTS, devices: int = DEVICES, rounds: int = ROUNDS
+) -> None:
+    data = lines(random.Random(1), events, devices)
     rates: dict[str, list[float]] = {"live": [], "backfill": []}
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         for name, run in (("live", ours), ("backfill", backfilled)):
             url = new_url(f"{name}{turn}")
-            rates[name].append(EVENTS / timed(lambda: run(url, data)))  # noqa: B023 - run at once
+            rates[name].append(events / timed(lambda: run(url, data)))  # noqa: B023 - run at once
         live, filled = (fingerprint(new_url(f"{name}{turn}")) for name in rates)
         assert filled == live
     middle = {name: statistics.median(found) for name, found in rates.items()}
-    print(f"\n{EVENTS:,} events, {DEVICES:,} devices, {ROUNDS} rounds in turn, medians")
+    print(f"\n{events:,} events, {devices:,} devices, rounds in turn: {rounds}, medians")
     for name, found in rates.items():
         print(
             f"  {name:<8} {middle[name]:>10,.0f} events/s   {middle[name] / middle['live']:5.2f} x live"
@@ -53,9 +55,10 @@ def beside_live(new_url: Callable[[str], str]) -> None:
         )
 
 
-def test_backfill_into_sqlite(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("events", "devices", "rounds"), [(EVENTS, DEVICES, ROUNDS), LARGE])
+def test_backfill_into_sqlite(tmp_path: Path, events: int, devices: int, rounds: int) -> None:
     print("\nSQLite")
-    beside_live(lambda name: f"sqlite:///{tmp_path}/{name}.db")
+    beside_live(lambda name: f"sqlite:///{tmp_path}/{name}.db", events, devices, rounds)
 
 
 def test_backfill_into_postgresql(postgres_url: str) -> None:
