@@ -79,7 +79,7 @@ def append(client: Client, events: Iterable[Event], history: History, folded: Fo
                     rest.append(event)  # at the instant of the row before: its seq is for the window to count
                     continue
             if client.opens_left:
-                if not history.presume_new(client.client_no, session_id):
+                if session_id in folded.sessions or not history.presume_new(client.client_no, session_id):
                     rest.append(event)
                     continue
                 folded.presumed.add(session_id)

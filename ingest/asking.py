@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from ingest.choice import TAUGHT_BY_CHECKS
-from ingest.client import Client, Run, Told
+from ingest.client import Client, Newest, Run, Told
 from ingest.counts import Counts
 from ingest.fold import fold
 from ingest.plan import Plan
@@ -14,6 +14,7 @@ from ingest.stored import Step, StoredHistory
 from ingest.sweeps import Again, Ask, Asked, answer_of, asked_of, is_stale
 from store.model import Observation, Watch
 from store.rows import Rows
+from store.schema import STATES
 
 Other = tuple[int, int | None, Observation | Watch]  # known_at, the recording's own, what was said
 
@@ -43,6 +44,8 @@ class Asking:
         What looked like a check and says nothing of the connection goes to `others`.
         """
         plan, counts = self._plan, self._counts
+        if client.newest is None and client.first_ms is not None:  # nothing was asked of it when it was read
+            client.newest = newest_of(self._rows(), client.client_no)
         told = dict(steps)
         asked_at = {known_at: list(group) for known_at, group in groupby(asks, key=_known_at)}
         for known_at in sorted(told.keys() | asked_at.keys()):
@@ -111,6 +114,12 @@ class Asking:
         check = run.check
         about_ms = check.asked_ms if check.named_ms is None else check.named_ms
         self._plan.closed_runs[client_no, about_ms, check.asked_ms] = run.last_asked_ms
+
+
+def newest_of(rows: Rows, client_no: int) -> Newest | None:
+    """Read what a client's timeline ends with."""
+    row = rows.newest(client_no)
+    return None if row is None else Newest(row[0], STATES[row[1]], row[2])
 
 
 def _known_at(ask: Ask) -> int:

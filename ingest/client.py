@@ -25,6 +25,7 @@ from store.model import (
 # sessions loses sight of neighbours that move one another.
 TAIL = 5
 STRAY_TAIL = 32  # ... of a client whose evidence lacks session ids
+_NEAR_NEWEST_MS = 3 * SKEW_MS
 NEAR_MS = 2 * SECOND_MS  # a stamp later than all checks by this much is none that they named
 
 
@@ -96,6 +97,7 @@ class Client:
     first_ms: int | None = None
     has_strays: bool = False
     last_known_at: int | None = None
+    written_in: int | None = None  # PostgreSQL: the transaction that wrote the client's row last
     checked_ms: int | None = None  # latest instant that a check named or was asked; None: never checked
     plain: bool = True  # no check has a say in what follows the start of `last`
     newest: Last | None = None  # the last row of the timeline, where it is known
@@ -161,7 +163,7 @@ def trim(client: Client, *, times: int = 2) -> None:
     if len(client.tail) < times * keep:
         return
     ranked = sorted(client.tail.items(), key=lambda item: stamp_of(item[1]))
-    floor_ms = client.newest_ms - 3 * SKEW_MS
+    floor_ms = client.newest_ms - _NEAR_NEWEST_MS
     cut = 0
     while len(ranked) - cut > keep and stamp_of(ranked[cut][1]) < floor_ms:
         cut += 1
@@ -173,6 +175,12 @@ def trim(client: Client, *, times: int = 2) -> None:
             client.far_end_ms = latest_end((row for _, row in ranked[:cut]), client.far_end_ms)
         client.tail = dict(ranked[cut:])
         client.opens_left = True
+
+
+def is_crowded(rows: Iterable[Session]) -> bool:
+    """Tell whether these newest sessions of a history may lack some that are near the newest."""
+    stamps = [stamp_of(row) for row in rows]
+    return not stamps or max(stamps) - min(stamps) <= _NEAR_NEWEST_MS
 
 
 def latest_end(rows: Iterable[Session], floor_ms: int | None = None) -> int:

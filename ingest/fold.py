@@ -18,12 +18,15 @@ from operator import attrgetter
 from ingest.append import append
 from ingest.changes import Folded, Row, differences, keyed, net, proofs
 from ingest.client import (
+    STRAY_TAIL,
+    TAIL,
     Client,
     Run,
     Told,
     alone,
     find_last,
     instant_of,
+    is_crowded,
     latest_end,
     trim,
 )
@@ -209,7 +212,7 @@ def _fold_span(
         unproved, proved = differences(proofs(old), proofs(new))
         net(folded.unproved, folded.proved, unproved, proved)
         folded.checks += span.checks
-    _keep(client, span, folded)
+    _keep(client, span, history, folded)
     if not window.opens_right and new:
         client.newest = new[-1]
         client.plain = client.checked_ms is None or _is_plain(client.last, new_timeline)
@@ -285,16 +288,33 @@ def _starts(timeline: list[Row], after_ms: int, before_ms: int) -> list[int]:
     ]
 
 
-def _keep(client: Client, span: Span, folded: Folded) -> None:
+def _keep(client: Client, span: Span, history: History, folded: Folded) -> None:
     oldest_ms = min((stamp_of(row) for row in client.tail.values()), default=-1)
     for key, (_, after) in span.changes.items():
         folded.sessions[key] = after
         if not client.opens_left or stamp_of(after) >= oldest_ms:
             client.tail[key] = after
-            client.newest_ms = max(client.newest_ms, stamp_of(after))
         else:
             client.tail.pop(key, None)
             if client.far_end_ms is not None:
                 client.far_end_ms = latest_end([after], client.far_end_ms)
+    newest_ms = max(map(stamp_of, client.tail.values()), default=-1)
+    if newest_ms < client.newest_ms and client.opens_left and is_crowded(client.tail.values()):
+        _read_tail(client, history, folded)  # by the stamp that is gone too many may have been cut off
+        newest_ms = max(map(stamp_of, client.tail.values()))
+    client.newest_ms = newest_ms
     trim(client)
     client.last, client.tip = find_last(client.tail), None
+
+
+def _read_tail(client: Client, history: History, folded: Folded) -> None:
+    """Bring the end of a history to mind again, as long as it must be."""
+    history.save(client.client_no, folded)
+    beside = STRAY_TAIL if client.has_strays else TAIL
+    while True:
+        window = history.window(client.client_no, EVER_MS, EVER_MS, beside)
+        if not window.opens_left or not is_crowded(window.rows):
+            break
+        beside *= 4
+    client.tail = {identity(row): row for row in window.rows}
+    client.opens_left, client.far_end_ms = window.opens_left, None

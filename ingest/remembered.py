@@ -25,6 +25,7 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
     opens_left: bool
     first_ms: int | None
     last_known_at: int | None
+    written_in: int | None
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -73,6 +74,7 @@ class Remembered:
                         client.opens_left,
                         client.first_ms,
                         client.last_known_at,
+                        client.written_in,
                     )
                 )
         for client_id in list(self._packed)[: max(0, len(self._packed) - PACKED)]:
@@ -81,10 +83,12 @@ class Remembered:
 
 def _unpacked(packed: bytes) -> Client:
     told = _unpack(packed)
-    return resumed(
+    client = resumed(
         told.client_no,
         told.tail,
         opens_left=told.opens_left,
         first_ms=told.first_ms,
         last_known_at=told.last_known_at,
     )
+    client.written_in = told.written_in
+    return client

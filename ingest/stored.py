@@ -74,7 +74,13 @@ class StoredHistory:
         return self._found.get(place)
 
     def presume_new(self, client_no: int, session_id: str) -> bool:
-        return self._presume or self.find(client_no, session_id) is None
+        if not self._presume:
+            return self.find(client_no, session_id) is None
+        planned = self._plan.sessions.get(client_no)
+        return (planned is None or session_id not in planned.rows) and (
+            client_no,
+            session_id,
+        ) not in self._found
 
     def save(self, client_no: int, folded: Folded) -> None:
         """Write this batch's sessions so far, so that windows are read from one place."""

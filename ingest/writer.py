@@ -16,11 +16,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
+from threading import Lock
 
-from ingest.asking import Asking, Other
-from ingest.client import STRAY_TAIL, TAIL, Client, Newest, Run, resumed
+from ingest.asking import Asking, Other, newest_of
+from ingest.client import STRAY_TAIL, TAIL, Client, Run, is_crowded, resumed
 from ingest.counts import Counts
 from ingest.digest import digest
 from ingest.fold import fold
@@ -29,7 +30,7 @@ from ingest.ledger import Stretch
 from ingest.moments import Moments
 from ingest.plan import Plan
 from ingest.positions import Position
-from ingest.reduce import CONNECTED_REASON, SKEW_MS, stamp_of
+from ingest.reduce import CONNECTED_REASON
 from ingest.remembered import Remembered
 from ingest.stored import Step, StoredHistory
 from ingest.storing import Ready, Values, by_place, put, session_rows
@@ -42,7 +43,6 @@ from store.errors import StoreUnfinished
 from store.garbage import uncollected
 from store.model import DEFAULT_REALM, Event, Kind, Learned, Observation, Rejected, Session, Watch
 from store.rows import ClientRow, Interned, Mark, Rows, SessionHeld, rows_of
-from store.schema import STATES
 
 __all__ = ["Counts", "Writer"]
 
@@ -81,6 +81,14 @@ class _Folded:
     ready: Ready
 
 
+@dataclass(slots=True, eq=False)
+class _Writing:
+    """A batch that another thread writes; it tells whether anything was new."""
+
+    folded: _Folded
+    wrote: Future[bool] = field(init=False)
+
+
 class Writer:
     """Writes batches to one store; keeps the ends of recent timelines in mind. One thread at a time."""
 
@@ -91,7 +99,10 @@ class Writer:
         with translated(store.url):
             self._rows = rows_of(store)
         self._now: int | None = None  # when the running transaction began
-        self._writing: tuple[_Folded, Future[bool]] | None = None
+        self._writing: _Writing | None = None
+        self._connection = (
+            Lock()
+        )  # held while another thread writes, and by whoever takes the transaction back
         self._forgotten = 0
         self._forget()
 
@@ -103,7 +114,7 @@ class Writer:
 
     def close(self) -> None:
         """Give the connection back; what was not committed is gone."""
-        with translated(self._store.url):
+        with translated(self._store.url), self._connection:
             self._rows.rollback()
             self._rows.close()
 
@@ -148,6 +159,7 @@ class Writer:
                 yield self.write(batch, source=source)
             return
         with self._all_or_nothing(), ThreadPoolExecutor(1, "thingline-store") as pool:
+            pool.submit(int).result()  # Ctrl-C while a thread starts would leave one that nobody waits for
             yield from self._write_all(batches, source, pool)
 
     @contextmanager
@@ -156,16 +168,19 @@ class Writer:
             try:
                 yield
             except BaseException:
-                if self._writing is not None:
-                    self._writing[1].exception()  # waits
-                    self._writing = None
                 self._roll_back()
                 raise
 
     def _roll_back(self) -> None:
-        self._rows.rollback()
-        self._now = None
-        self._forget()
+        try:
+            with (
+                self._connection
+            ):  # what has begun to be written is waited for, and what has not never begins
+                self._writing = None
+                self._rows.rollback()
+        finally:
+            self._now = None
+            self._forget()
 
     def _write(
         self,
@@ -176,8 +191,8 @@ class Writer:
         *,
         presume: bool = True,
     ) -> Counts:
-        ready = self._fold(self._learn(items, source, watched, positions), presume=presume).ready
         try:
+            ready = self._fold(self._learn(items, source, watched, positions), presume=presume).ready
             wrote = self._put(self.begun(), ready)
         except (SessionHeld, _Stale):
             self._roll_back()
@@ -213,10 +228,14 @@ class Writer:
                         self._start(folded, pool)
                     folded = None if batch is None else self._fold(batch)
             except (SessionHeld, _Stale):
+                yield from self._committed(waiting)
                 self._roll_back()
-                self._writing = folded = None
+                folded = None
                 while waiting:
                     yield self._write(waiting.popleft(), source, presume=False)
+            except Exception:
+                yield from self._committed(waiting)
+                raise
             if items is None and not waiting:
                 break
         if failure is not None:
@@ -228,24 +247,29 @@ class Writer:
         In this one where it takes a statement a row: two threads that take turns at each are slower than one.
         """
         rows, self._now = self.begun(), None
+        writing = _Writing(folded)
 
         def write() -> bool:
-            try:
-                wrote = self._put(rows, folded.ready)
-                rows.commit()
-            except BaseException:
-                rows.rollback()
-                raise
-            return wrote
+            with self._connection:
+                if self._writing is not writing:  # it was taken back
+                    return False
+                try:
+                    wrote = self._put(rows, folded.ready)
+                    rows.commit()
+                except BaseException:
+                    rows.rollback()
+                    raise
+                return wrote
 
-        self._writing = folded, pool.submit(write)
+        self._writing = writing
+        writing.wrote = pool.submit(write)
         if not folded.ready.is_bulk:
-            self._writing[1].exception()  # waits
+            writing.wrote.exception()  # waits
 
     def _settled(self, following: _Folded | None) -> Counts:
         """Wait for the batch that is being written. Raises SessionHeld, or _Stale for the one that follows it."""
         assert self._writing is not None
-        ready, wrote = self._writing[0].ready, self._writing[1].result()
+        ready, wrote = self._writing.folded.ready, self._writing.wrote.result()
         if not wrote and ready.mark != ready.mark_after:
             if following is None:
                 self._mark = ready.mark
@@ -255,6 +279,17 @@ class Writer:
                 following.ready.mark = ready.mark
         self._writing = None
         return ready.counts
+
+    def _committed(self, waiting: deque[Items]) -> Iterator[Counts]:
+        """Give the counts of the batch that was in writing when another failed, if it was written."""
+        if self._writing is None:
+            return
+        try:
+            counts = self._settled(None)
+        except Exception:
+            return
+        waiting.popleft()
+        yield counts
 
     def _put(self, rows: Rows, ready: Ready) -> bool:
         """Write a batch and the mark that it leaves; tell whether anything was new. Raises _Stale."""
@@ -277,7 +312,7 @@ class Writer:
     def begun(self, floor_ms: int | None = None) -> Rows:
         """Give the rows, in a transaction; waits for the one before."""
         if self._writing is not None:
-            self._writing[1].result()
+            self._writing.wrote.result()
         if self._now is None:
             self._now = self._rows.begin(self._clock, floor_ms)
         return self._rows
@@ -357,9 +392,12 @@ class Writer:
         else:
             known = {}
         missing: dict[int, ClientRow] = {}
-        for row in self.begun().clients(self._realm_no, ids):
+        rows = self.begun().clients(self._realm_no, ids)
+        if not self._store.is_sqlite:  # whoever had the clients until now may have left a later one
+            self._mark = self._read_mark(self._rows)
+        for row in rows:
             client = self._clients.get(row.client_id)
-            if client is not None and client.last_known_at == row.last_known_at is not None:
+            if client is not None and client.written_in == row.written_in is not None:
                 known[row.client_id] = client
             else:
                 missing[row.client_no] = row
@@ -376,7 +414,7 @@ class Writer:
             ]
             while wanted:
                 tails |= self.begun().tails(wanted, depth)
-                wanted = [no for no in wanted if len(tails[no]) == depth and _crowded(tails[no])]
+                wanted = [no for no in wanted if len(tails[no]) == depth and is_crowded(tails[no])]
                 depth *= 4
         clients: dict[str, Client] = {}
         for no, row in missing.items():
@@ -397,7 +435,7 @@ class Writer:
         """Bring to mind what the API said of a client last, and what its timeline ends with."""
         client.checked_ms, client.plain = checked_ms, False
         rows = self.begun()
-        kept, newest = rows.checks.open_run(client.client_no), rows.newest(client.client_no)
+        kept = rows.checks.open_run(client.client_no)
         if kept is not None:
             asked_ms, known_at = kept.check.asked_ms, kept.known_at
             last = rows.checks.last_asked(client.client_no, known_at)
@@ -407,8 +445,7 @@ class Writer:
             begun_at = self._mark.last_known_at
             if self._mark.replay_source_no is not None and rows.checks.proves_in(client.client_no, begun_at):
                 client.run.last_known_at = begun_at
-        if newest is not None:
-            client.newest = Newest(newest[0], STATES[newest[1]], newest[2])
+        client.newest = newest_of(rows, client.client_no)
 
     # --- Folding --------------------------------------------------------------------------------------------
 
@@ -509,7 +546,7 @@ class Writer:
                     plan.record(client.client_no, known_at, folded, self._texts)
                     last_known_at = known_at
             if not self._store.is_sqlite:
-                client.last_known_at = last_known_at
+                client.last_known_at, client.written_in = last_known_at, self._rows.transaction_no
             elif was == (client.first_ms, client.has_strays, client.checked_ms):
                 continue
             touched.append(client)
@@ -596,8 +633,3 @@ class Writer:
 
 
 _by_time = itemgetter(0, 1)
-
-
-def _crowded(tail: list[Session]) -> bool:
-    """Tell whether a tail (newest first) that was cut by its depth may lack sessions near its newest."""
-    return stamp_of(tail[0]) - stamp_of(tail[-1]) <= 3 * SKEW_MS

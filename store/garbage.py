@@ -24,8 +24,10 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         if was:
-            _grow_old()
-            gc.enable()
+            try:
+                _grow_old()
+            finally:  # a signal may have come
+                gc.enable()
 
 
 def _grow_old() -> None:

@@ -61,7 +61,10 @@ class PostgresRows(Rows):
         self._db.execute("BEGIN")
         # The lock is seen by readers before any known_at of this transaction is chosen: store/watermark.py.
         floor_ms = clock() if floor_ms is None else min(floor_ms, clock())
-        self._db.execute("SELECT pg_advisory_xact_lock_shared(%s)", (WRITER_LOCK | floor_ms,))
+        row = self._db.execute(
+            "SELECT pg_advisory_xact_lock_shared(%s), txid_current() & 4294967295", (WRITER_LOCK | floor_ms,)
+        ).fetchone()
+        self.transaction_no = int(row[1])
         return clock()
 
     def begin_care(self, *, alone: bool) -> None:
@@ -145,11 +148,11 @@ class PostgresRows(Rows):
             (realm_no, wanted, realm_no),
         )
         rows = self._db.execute(
-            "SELECT client_no, client_id, first_ms, has_strays, last_known_at, checked_ms FROM clients"
-            " WHERE realm_no = %s AND client_id = ANY(%s) ORDER BY client_no FOR NO KEY UPDATE",
+            "SELECT client_no, client_id, first_ms, has_strays, last_known_at, checked_ms, xmin::text::bigint"
+            " FROM clients WHERE realm_no = %s AND client_id = ANY(%s) ORDER BY client_no FOR NO KEY UPDATE",
             (realm_no, wanted),
         ).fetchall()
-        return [ClientRow(row[0], row[1], row[2], bool(row[3]), row[4], row[5]) for row in rows]
+        return [ClientRow(row[0], row[1], row[2], bool(row[3]), *row[4:]) for row in rows]
 
     def tails(self, client_nos: Sequence[int], depth: int) -> dict[int, list[Session]]:
         tails: dict[int, list[Session]] = {no: [] for no in client_nos}

@@ -42,6 +42,7 @@ class ClientRow(NamedTuple):
     has_strays: bool
     last_known_at: int | None
     checked_ms: int | None
+    written_in: int | None = None  # PostgreSQL: by which transaction, so that whoever knows it knows the row
 
 
 class Mark(NamedTuple):
@@ -57,6 +58,8 @@ class SessionHeld(Exception):
 
 class Rows(ABC):
     """One transaction at a time: `begin`, any of the others, then `commit` or `rollback`."""
+
+    transaction_no: int | None = None  # PostgreSQL: of the one that runs, as in ClientRow
 
     @abstractmethod
     def begin(self, clock: Clock, floor_ms: int | None) -> int:

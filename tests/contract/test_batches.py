@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from ingest.check import faults
 from ingest.writer import Counts, Writer
 from store.engine import open_reader, open_writer, parse_url
+from store.errors import StoreError
 from store.model import HOUR_MS, MINUTE_MS, Event, Learned, Observation
 from store.packing import pack_id, unpack_id
 from store.schema import metadata
@@ -159,6 +161,86 @@ def test_what_was_read_before_a_source_failed_is_written(store_url: str) -> None
             next(writing)
         writer.write([learned(connect(T0 + 9 * HOUR_MS, session="s9", version=9))], source="test")
     assert len(every_row(store_url)["evidence"]) == 4
+
+
+def test_what_was_written_before_another_batch_failed_is_counted(store_url: str) -> None:
+    class Failing(Writer):
+        def _fold(self, *args: Any, **more: Any) -> Any:
+            if next(turns) == 2:
+                raise StoreError("the disk")
+            return super()._fold(*args, **more)
+
+    turns = itertools.count()
+    batches = [[learned(connect(T0 + n * HOUR_MS, session=f"s{n}", version=n))] for n in range(5)]
+    given: list[Counts] = []
+    with open_writer(parse_url(store_url)) as store, Failing(store) as writer:
+        with pytest.raises(StoreError, match="the disk"):
+            given.extend(writer.write_all(batches, source="test"))
+        assert len(given) == len(every_row(store_url)["evidence"]) == 2
+        given.extend(writer.write_all(batches[2:], source="test"))
+    assert [each.stored for each in given] == [1] * 5
+
+
+def hurried(events: Sequence[Event]) -> list[list[Learned]]:
+    return [[learned(each) for each in events[start : start + 20]] for start in range(0, len(events), 20)]
+
+
+def test_ctrl_c_while_the_thread_that_writes_starts_leaves_nothing_half_written(
+    sqlite_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, once = threading.Thread.start, [1]
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if once and thread.name.startswith("thingline-store"):
+            once.clear()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    batches = hurried(long_history("a"))
+    with open_writer(parse_url(sqlite_store_url)) as store, Writer(store) as writer:
+        with pytest.raises(KeyboardInterrupt):
+            next(writer.write_all(batches, source="test"))
+        time.sleep(0.5)  # whatever goes on in a thread that nobody waits for
+        held = every_row(sqlite_store_url)
+        assert not any(held[table] for table in ("evidence", "session_rows", "transitions", "clients"))
+        assert sum(counts.stored for counts in writer.write_all(batches, source="test")) == 80
+
+
+def test_ctrl_c_again_and_again_while_a_batch_is_written_takes_nothing_from_under_it(
+    sqlite_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(Writer):
+        def _leave(self, *args: Any) -> None:
+            begun.set()
+            go.wait(30)
+            super()._leave(*args)
+
+        def _fold(self, *args: Any, **more: Any) -> Any:
+            if self._writing is not None:
+                assert begun.wait(30)
+                monkeypatch.setattr(threading.Thread, "join", interrupted)
+                monkeypatch.setattr(Future, "exception", interrupted)
+                threading.Timer(0.5, go.set).start()
+                raise KeyboardInterrupt
+            return super()._fold(*args, **more)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    batches = hurried(long_history("a"))
+    with open_writer(parse_url(sqlite_store_url)) as store:
+        with Slow(store) as slow, pytest.raises(KeyboardInterrupt):
+            next(slow.write_all(batches, source="test"))
+        monkeypatch.undo()
+        assert len(every_row(sqlite_store_url)["evidence"]) == 20
+        with Writer(store) as writer:
+            found = [counts.stored for counts in writer.write_all(batches, source="test")]
+    assert found == [0, 20, 20, 20]
+    with open_reader(parse_url(sqlite_store_url)) as reading:
+        assert not list(faults(reading))
 
 
 def test_whoever_stops_listening_leaves_a_sound_store(store_url: str) -> None:

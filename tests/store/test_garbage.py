@@ -71,3 +71,13 @@ def test_cycles_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
             rows = [[number] for number in range(100_000)]
         assert (knot() is None) is (turn == 1)
         del rows
+
+
+def test_a_signal_during_the_search_leaves_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(garbage, "_grow_old", interrupted)
+    with pytest.raises(KeyboardInterrupt), uncollected():
+        pass
+    assert gc.isenabled()
