@@ -13,13 +13,18 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ingest.clientwise import Held, Run, Values, clients
 from ingest.rebuild import AS_THEY_ARE, Derived, derive, sessions_of
 from store.engine import Store
+from store.model import Kind
 from store.shape import differences
 from store.watermark import LEARNED
 
 REBUILD = "run `thingline rebuild`"
+DERIVE = f"{REBUILD}; it takes the evidence for true: if that was changed by anyone, restore a backup"
+GO_ON = "run the same `thingline backfill` again, and it goes on"
 RESTORE = "restore a backup; if there is none, `thingline export evidence` saves what can be read"
 PURGE = "where a purge was killed, run it again; else restore a backup"
 ANEW = "install the version that made the store, or restore a backup"
@@ -101,10 +106,18 @@ def faults(store: Store, progress: Callable[[int, int], None] = lambda done, tot
                         broken = True
                         yield _of_store("engine", said, RESTORE)
             if not any(said.startswith(("the table", "the column")) for said in shape):
-                yield from _watermark(run)
+                unfinished = _one(run, "SELECT count(*) FROM backfills")
+                if unfinished:
+                    yield _of_store("backfill", "a back-filling was cut short: timelines are missing", GO_ON)
+                else:
+                    yield from _watermark(run)
                 yield from _references(run)
                 yield from _annotations(run)
-                yield from _clients(run, progress)
+                for fault in _unreadable(run):
+                    broken = True
+                    yield fault
+                if not unfinished:
+                    yield from _clients(run, progress)
         except (sqlite3.DatabaseError, ValueError, KeyError) as error:
             if not broken and type(error) is not sqlite3.DatabaseError:  # a locked file is another thing
                 raise
@@ -140,6 +153,27 @@ def _references(run: Run) -> Iterator[Fault]:
                 detail = f"{table}.{column} names {to_table} that are not there"
                 mend = REBUILD if table in _DERIVED and column != "client_no" else RESTORE
                 yield _of_store("reference", detail, mend, missing)
+
+
+def _unreadable(run: Run) -> Iterator[Fault]:
+    """Find evidence that says nothing any more."""
+    kinds = ", ".join(str(int(kind)) for kind in Kind)
+    strange = _one(run, f"SELECT count(*) FROM evidence WHERE kind NOT IN ({kinds})")
+    if strange:
+        yield _of_store("evidence", "evidence.kind is none that there is", RESTORE, strange)
+    for table, column in (("evidence", "extra"), ("checks", "answer"), ("observations", "body")):
+        texts = run(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")
+        strange = sum(not _is_json(text) for (text,) in texts)
+        if strange:
+            yield _of_store("evidence", f"{table}.{column} is no JSON", RESTORE, strange)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _annotations(run: Run) -> Iterator[Fault]:
@@ -181,9 +215,9 @@ def _of_client(held: Held) -> Iterator[tuple[str, list[str], str]]:
     )
     for what, rows, wanted, key in compared:
         for how, details in _compared(rows, wanted, key):
-            yield f"{what}-{how}", details, REBUILD
+            yield f"{what}-{how}", details, DERIVE
     if told := _of_row(held, derived):
-        yield "client-changed", told, REBUILD
+        yield "client-changed", told, DERIVE
 
 
 def _compared(rows: Sequence[Values], wanted: Sequence[Values], key: int) -> Iterator[tuple[str, list[str]]]:

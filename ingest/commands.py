@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -291,17 +292,16 @@ def export() -> None:
 @store_option
 def export_evidence(redacted: tuple[str, ...], key_file: Path | None, url: str | None) -> int:
     from ingest.export import recording
-    from ingest.refusal import Unreadable
 
     redaction_of = redaction_out(redacted, key_file)
-    left_out: list[Unreadable] = []
+    left_out = Counter[str]()
     out = sys.stdout.buffer
     with open_reader(parse_url(url)) as store:
-        for line in recording(store, redaction_of, left_out.append):
+        for line in recording(store, redaction_of, lambda why: left_out.update([why])):
             out.write(line)
     out.flush()
-    if left_out:
-        click.echo(f"left out, for new names make them more than 1 MiB: {len(left_out):,} records", err=True)
+    for why, count in left_out.items():
+        click.echo(f"left out, for {why}: {count:,} records", err=True)
     return 0
 
 

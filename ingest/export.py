@@ -12,6 +12,7 @@ from ingest.refusal import Unreadable
 from ingest.sweeps import asked_in, body_of
 from store.checks import SWEEP_COLUMNS
 from store.engine import Store
+from store.errors import StoreError
 from store.model import Evidence, Observation, Watch
 from store.reading import EVENT_COLUMNS, EVENT_FROM, event_from
 
@@ -41,13 +42,28 @@ _KNOWN = {
 def recording(
     store: Store,
     redaction_of: Callable[[Mapping[str, Collection[str]]], Redaction] | None = None,
-    left_out: Callable[[Unreadable], None] = lambda reason: None,
+    left_out: Callable[[str], None] = lambda why: None,
 ) -> Iterator[bytes]:
     """Write the store's evidence line by line, ascending by known_at; one snapshot, constant memory.
 
     With `redaction_of`, which is told the store's names, principals and addresses (held in memory, then), every
-    line is redacted. `left_out` is told of a piece that longer names make too large for a record.
+    line is redacted. `left_out` is told of a piece that longer names make too large for a record, or whose answer
+    was purged. Raises StoreError where the store holds what cannot be read.
     """
+    try:
+        yield from _lines(store, redaction_of, left_out)
+    except (KeyError, ValueError) as error:
+        raise StoreError(
+            f"Some of the evidence cannot be read ({error!r}); `thingline db check` says what, and to mend it is to"
+            " restore a backup."
+        ) from error
+
+
+def _lines(
+    store: Store,
+    redaction_of: Callable[[Mapping[str, Collection[str]]], Redaction] | None,
+    left_out: Callable[[str], None],
+) -> Iterator[bytes]:
     from heapq import merge
 
     yield RECORDING_HEADER
@@ -63,20 +79,22 @@ def recording(
         streams: list[Iterator[tuple[int, Evidence]]] = [
             ((row[0], event_from(row[1:])) for row in run(_EVENTS)),
             ((row[0], Observation(*row[1:])) for row in run(_OBSERVATIONS)),
-            _checks(run(_ANSWERS), run(_SWEEPS)),
+            _checks(run(_ANSWERS), run(_SWEEPS), left_out),
             ((row[0], Watch(*row[1:])) for row in run(_WATCHES)),
         ]
         for known_at, evidence in merge(*streams, key=_known_at):
             if redact is not None:
                 try:
                     evidence = redact.evidence(evidence)
-                except Unreadable as reason:
-                    left_out(reason)
+                except Unreadable:
+                    left_out("new names make them more than 1 MiB")
                     continue
             yield recording_line(evidence, known_at)
 
 
-def _checks(answers: Iterator[Any], sweeps: Iterator[Any]) -> Iterator[tuple[int, Observation]]:
+def _checks(
+    answers: Iterator[Any], sweeps: Iterator[Any], left_out: Callable[[str], None]
+) -> Iterator[tuple[int, Observation]]:
     """Tell every check again, ascending by known_at; memory: an answer a client, and a sweep."""
     from heapq import merge
 
@@ -89,7 +107,11 @@ def _checks(answers: Iterator[Any], sweeps: Iterator[Any]) -> Iterator[tuple[int
         # What a sweep repeats was known before it, and so before what was told in the same moment.
         for is_sweep, row in rows:
             if is_sweep:
-                said += [(asked_ms, *repeating[client_no]) for client_no, _, asked_ms in asked_in(row)]
+                for client_no, _, asked_ms in asked_in(row):
+                    if client_no in repeating:
+                        said.append((asked_ms, *repeating[client_no]))
+                    else:  # a purge was cut short
+                        left_out("what they repeat is gone (run `thingline db purge` again)")
         for is_sweep, row in rows:
             if not is_sweep:
                 _, client_no, client_id, asked_ms, answer, last_asked_ms = row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -18,10 +19,9 @@ from store.model import MOST_TEXT_BYTES, Event, Learned, Observation, Rejected
 Record = Learned | Rejected
 
 BATCH = 25_000  # records a transaction; three are held at once: one in writing, one folded, one being read
-BATCH_CLIENTS = (
-    10_000  # ... and clients that they speak of, for the end of each one's history is held in memory
-)
+BATCH_CLIENTS = 10_000  # ... and clients that they speak of, the end of whose histories is held in memory
 BATCH_BYTES = 8 << 20  # ... and bytes of what has no column of its own, so that giants do not fill the memory
+_TOGETHER = 10  # a part: so many more may be of the moment of learning that the last of them was learned in
 _CHUNK = 1 << 20
 
 # A source that ends in one of these was cut short or damaged: what came before is kept, and we say so.
@@ -125,19 +125,26 @@ class Batches:
 
     def __iter__(self) -> Iterator[list[Record]]:
         records = iter(self._records)
+        over: list[Record] = []
         while True:
             with uncollected():
-                batch = self._taken(records)
+                batch, over = self._taken(chain(over, records))
             if not batch:
                 return
             yield batch
 
-    def _taken(self, records: Iterator[Record]) -> list[Record]:
-        """Take the records of one transaction; none at the end."""
+    def _taken(self, records: Iterator[Record]) -> tuple[list[Record], list[Record]]:
+        """Take the records of one transaction, none at the end; and give back the one that was read for nothing.
+
+        What was learned in one moment stays together, if it is not too much: half of it would be asked about, else.
+        """
         batch: list[Record] = []
         named: set[str | None] = set()
         heavy = 0
+        most, moment = self._most, None
         for record in records:
+            if len(batch) >= most and _moment(record) != moment:
+                return batch, [record]
             batch.append(record)
             if isinstance(record, Rejected):
                 heavy += len(record.head)
@@ -150,6 +157,14 @@ class Batches:
             elif isinstance(record.evidence, Observation):
                 named.add(record.evidence.subject)
                 heavy += len(record.evidence.body)
-            if len(batch) == self._most or len(named) == BATCH_CLIENTS or heavy > self._most_bytes:
+            if len(batch) == most + self._most // _TOGETHER or heavy > self._most_bytes:
                 break
-        return batch
+            if len(batch) == most or (len(named) == BATCH_CLIENTS and len(batch) < most):
+                most, moment = len(batch), _moment(record)
+                if moment is None:
+                    break
+        return batch, []
+
+
+def _moment(record: Record) -> int | None:
+    return record.known_at_ms if type(record) is Learned else None

@@ -111,7 +111,7 @@ def _forget(writing: Rows, name: str, realm: str, done: Forgotten, *, by_client:
     ):
         statement = f"UPDATE {table} SET {columns[0]} = ? WHERE {columns[1]} = ?"
         done.names += writing.changed(statement, [(instead[said], number) for number, said in rows.items()])
-    texts = _evidence(writing, things, clients, done)
+    texts = _evidence(writing, things, clients, mentions, done)
     _checks(writing, clients, mentions, done)
     _observations(writing, mentions, done)
     _quarantine(writing, mentions, done)
@@ -145,9 +145,13 @@ def _device(
 
 
 def _evidence(
-    writing: Rows, things: Mapping[int, str], clients: Mapping[int, str], done: Forgotten
+    writing: Rows,
+    things: Mapping[int, str],
+    clients: Mapping[int, str],
+    mentions: _Mentions,
+    done: Forgotten,
 ) -> set[int]:
-    """Take from events all that names the device; gives the numbers of the texts that they named."""
+    """Take from events all that names the device; gives the numbers of the texts that its own named."""
     texts: set[int] = set()
     rows: dict[Values, Values] = {}
     for column, numbers in (("client_no", clients), ("thing_no", things)):
@@ -159,6 +163,17 @@ def _evidence(
         "UPDATE evidence SET digest = ?, principal_no = NULL, ip_no = NULL, extra = NULL"
         " WHERE at_ms = ? AND client_no = ? AND digest = ?",
         [(_digest(), *key) for key in rows],
+    )
+    mentioning = "SELECT at_ms, client_no, digest, extra FROM evidence WHERE replace(extra, ?, '') <> extra"
+    others = {
+        tuple(row[:3]): mentions.replaced(row[3])
+        for form in mentions.storable
+        for row in writing.fetch(mentioning, (form,))
+        if mentions.within(row[3])
+    }
+    done.evidence += writing.changed(
+        "UPDATE evidence SET digest = ?, extra = ? WHERE at_ms = ? AND client_no = ? AND digest = ?",
+        [(_digest(), extra, *key) for key, extra in others.items()],
     )
     return texts
 
@@ -199,9 +214,12 @@ def _observations(writing: Rows, mentions: _Mentions, done: Forgotten) -> None:
     }
     updates: list[Values] = []
     for at_ms, digest, subject, body in found.values():
-        own = mentions.instead.get(subject)
-        bare = _dumped(_bare(json.loads(body), mentions, own))
-        updates.append((_digest(), subject if own is None else own, bare, at_ms, digest))
+        own, said = mentions.instead.get(subject), json.loads(body)
+        if own is None and subject is not None and said.get("thingName") not in mentions.instead:
+            updates.append((_digest(), subject, mentions.replaced(body), at_ms, digest))
+        else:
+            bare = _dumped(_bare(said, mentions, own))
+            updates.append((_digest(), subject if own is None else own, bare, at_ms, digest))
     done.observations += writing.changed(
         "UPDATE observations SET digest = ?, subject = ?, body = ? WHERE at_ms = ? AND digest = ?", updates
     )

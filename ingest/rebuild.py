@@ -27,6 +27,7 @@ from store.model import Check, Event, Identity, Session
 from store.packing import pack_identity
 from store.reading import EVENT_COLUMNS, EVENT_FROM, event_from
 from store.rows import Interned, Mark, Rows, rows_of
+from store.schema import RULES
 from store.watermark import LEARNED
 
 EVER_MS = 1 << 62
@@ -190,6 +191,10 @@ def rebuild_store(store: Store) -> Report:
         writing = rows_of(store)
         try:
             writing.begin_care(alone=True)  # what is learned while it runs would be lost
+            writing.changed(
+                "INSERT INTO rules (rule_no, name) VALUES (?, ?) ON CONFLICT (rule_no) DO NOTHING",
+                [(number, name) for name, number in RULES.items()],
+            )
             events = groupby(run(_EVIDENCE), key=itemgetter(0))
             spoken: tuple[int, Iterator[Any]] | None = next(events, None)
             for client_no, client_id, checked_ms in run(_CLIENTS):

@@ -13,8 +13,8 @@ from typing import Any
 
 from store.rows import WRITER_LOCK, WRITER_LOCK_MASK
 
-# Where it stands when something was learned; the watermark is never below it.
-LEARNED = ("evidence", "observations", "checks", "sweeps", "watches", "quarantine")
+# Where it stands when something was learned; the watermark is never below it. What is in quarantine taught nothing.
+LEARNED = ("evidence", "observations", "checks", "sweeps", "watches")
 
 Execute = Callable[..., Any]  # a driver connection's: statement, values -> cursor
 

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from ingest.check import faults
+from ingest.files import Batches
 from ingest.writer import Counts, Writer
 from store.engine import open_reader, open_writer, parse_url
 from store.errors import StoreError
@@ -179,6 +180,22 @@ def test_what_was_written_before_another_batch_failed_is_counted(store_url: str)
         assert len(given) == len(every_row(store_url)["evidence"]) == 2
         given.extend(writer.write_all(batches[2:], source="test"))
     assert [each.stored for each in given] == [1] * 5
+
+
+def test_what_was_learned_in_one_moment_is_not_cut_in_two() -> None:
+    """Half of it would be asked about, as known then, until the other half is there; a long moment is cut."""
+    moments = [*range(7), *[7] * 5, *range(8, 15), *[20] * 30, None, None]
+    items = [learned(connect(T0 + n, session=f"s{n}"), moment) for n, moment in enumerate(moments)]
+    cut = [
+        [each.known_at_ms for each in batch if isinstance(each, Learned)] for batch in Batches(items, most=10)
+    ]
+    assert [each for batch in cut for each in batch] == moments
+    assert [len(batch) for batch in cut[:2]] == [11, 11]
+    live = [learned(connect(T0 + n, session=f"s{n}")) for n in range(25)]
+    assert [len(batch) for batch in Batches(live, most=10)] == [10, 10, 5]
+    twice = [learned(connect(T0 + n, session=f"s{n}"), n // 2) for n in range(44)]
+    sizes = [len(batch) for batch in Batches(twice, most=21)]
+    assert sizes == [22, 22]
 
 
 def hurried(events: Sequence[Event]) -> list[list[Learned]]:

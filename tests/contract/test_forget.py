@@ -109,6 +109,31 @@ def test_no_byte_of_the_names_is_left_and_totals_stay(run: Run, store_url: str, 
     assert run("quarantine", "replay").code == 0
 
 
+def test_what_others_say_of_it_is_said_of_another_name_and_is_still_there(
+    run: Run, store_url: str, tmp_path: Path
+) -> None:
+    ingest_device(run, tmp_path)
+    created = {"eventType": "THING_EVENT", "operation": "CREATED", "timestamp": DAY, "thingName": "sensor-1"}
+    told = [
+        event(
+            DAY, "connected", "o1", clientId="sensor-1", thingName="sensor-1", principalIdentifier="arn:other"
+        )
+        | {"note": "behind gw-99/main, beside boiler-99", "room": "south"},
+        {**created, "thingTypeName": "pump", "attributes": {"gateway": "boiler-99", "site": "north"}},
+    ]
+    (tmp_path / "others").write_text("\n".join(map(json.dumps, told)))
+    assert run("ingest", str(tmp_path / "others")).code == 0
+    assert run("forget", "boiler-99", "--yes").code == 0
+    held = holdings(store_url)
+    assert not [secret for secret in ("boiler-99", "gw-99/main", "gw-99\\/main") if secret in held]
+    registry = run("registry", "sensor-1").out
+    assert "pump" in registry
+    assert "site=north" in registry
+    exported = run("export", "evidence").out
+    assert "behind forgotten-" in exported
+    assert '"room":"south"' in exported
+
+
 def test_what_comes_later_begins_anew_under_the_real_name(run: Run, store_url: str, tmp_path: Path) -> None:
     ingest_device(run, tmp_path)
     with open_writer(parse_url(store_url)) as store, open_history(store_url) as history:

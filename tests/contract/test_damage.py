@@ -1,0 +1,89 @@
+"""A store that somebody damaged, or that a purge or a back-filling was killed in: what is said and read of it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from ingest.backfill import EvidenceWriter
+from store.engine import open_writer, parse_url
+from store.model import Learned
+from tests.builders import T0, connect, disconnect
+from tests.contract.test_care import fill_checked
+from tests.contract.test_commands import Run, execute, on_any, run, sampled
+
+__all__ = ["on_any", "run", "sampled"]  # fixtures
+
+
+def test_what_was_refused_later_than_all_that_was_learned_is_no_fault(sampled: Run, tmp_path: Path) -> None:
+    """A recording knows nothing of today; what is in quarantine is of today, and no question asks about it."""
+    (tmp_path / "noise").write_text("not json")
+    before = sampled("db", "status", "--json").objects[0]["watermark"]
+    assert sampled("ingest", str(tmp_path / "noise")).code == 4
+    assert sampled("quarantine", "list").out
+    assert sampled("db", "check").code == 0
+    assert sampled("rebuild").code == 0
+    assert sampled("db", "status", "--json").objects[0]["watermark"] == before
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("UPDATE evidence SET kind = 77 WHERE kind = 1", "evidence.kind is none that there is"),
+        ("UPDATE evidence SET extra = '{not json'", "evidence.extra is no JSON"),
+        ("UPDATE checks SET answer = 'xx'", "checks.answer is no JSON"),
+        ("INSERT INTO observations SELECT 5, 5, 'registry', NULL, known_at, NULL, source_no, '{', NULL"
+         " FROM evidence LIMIT 1", "observations.body is no JSON"),
+    ],
+)  # fmt: skip
+def test_evidence_that_says_nothing_any_more_is_named_and_ends_no_command_in_a_traceback(
+    run: Run, store_url: str, rng: random.Random, fault: str, said: str
+) -> None:
+    fill_checked(store_url, rng, 15)
+    execute(store_url, fault)
+    done = run("db", "check", "--json")
+    assert done.code == 1
+    assert said in {one["detail"] for one in done.objects}
+    assert {one["mend"].partition(";")[0] for one in done.objects if one["kind"] == "evidence"} == {
+        "restore a backup"
+    }
+    exported = run("export", "evidence")
+    assert exported.code == 3
+    assert "`thingline db check` says what" in exported.err
+
+
+def test_an_answer_that_a_purge_took_before_it_was_killed_leaves_the_rest_to_be_read(
+    run: Run, store_url: str, rng: random.Random
+) -> None:
+    fill_checked(store_url, rng, 15)
+    whole = [json.loads(line) for line in run("export", "evidence").out.splitlines()[1:]]
+    execute(store_url, "DELETE FROM checks")
+    done = run("export", "evidence")
+    assert done.code == 0
+    assert "what they repeat is gone (run `thingline db purge` again)" in done.err
+    assert [json.loads(line) for line in done.out.splitlines()[1:]] == [
+        line for line in whole if "check" not in line
+    ]
+
+
+def test_a_back_filling_that_was_cut_short_is_one_fault_and_what_is_said_to_mend_it_does(
+    on_any: Run, store_url: str
+) -> None:
+    with open_writer(parse_url(store_url)) as store, EvidenceWriter(store) as writer:
+        told = [connect(T0, session="s"), disconnect(T0 + 1_000, session="s")]
+        writer.write([Learned(each, 0) for each in told], source="test")
+    done = on_any("db", "check", "--store", store_url, "--json")
+    assert [(one["kind"], one["mend"]) for one in done.objects] == [
+        ("backfill", "run the same `thingline backfill` again, and it goes on")
+    ]
+
+
+def test_rules_that_are_gone_are_brought_back(sampled: Run, store_url: str) -> None:
+    execute(store_url, "DELETE FROM rules WHERE rule_no = 1")
+    done = sampled("db", "check", "--json")
+    assert [one["kind"] for one in done.objects] == ["reference"]
+    assert sampled("rebuild").code == 0
+    assert sampled("db", "check").code == 0
