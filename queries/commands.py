@@ -200,7 +200,12 @@ def _is_time(value: object) -> bool:
 )
 @click.option("--from", "from_", metavar="TIME", help="Begin here; the transition in force is listed first.")
 @click.option("--to", "to", metavar="TIME", help="End before here.")
-@click.option("--sessions", "as_sessions", is_flag=True, help="Sessions, as merged from their events.")
+@click.option(
+    "--sessions",
+    "as_sessions",
+    is_flag=True,
+    help="Sessions as known now, merged from their events: those that last at any time from --from to --to.",
+)
 @click.option("--periods", "as_periods", is_flag=True, help="Periods, with their certainty.")
 @known_at_option
 @client_option
@@ -226,6 +231,8 @@ def history(
 
     if everything == (thing is not None):
         raise UsageError("Give either a THING or --all.")
+    if as_sessions and known_at is not None:
+        raise UsageError("Sessions are told as known now only; give --sessions without --known-at.")
     with _history(url, realm, tz) as opened:
         window: dict[str, Any] = {
             "from_": _moment(opened, from_, "from"),
@@ -242,7 +249,8 @@ def history(
             for one in found:
                 click.echo(output.json_line(output.period_json(one)) if as_json else output.period_words(one))
         elif as_sessions:
-            for client_id, session in opened.sessions(thing, by_client=by_client):
+            low, high = window["from_"], window["to"]
+            for client_id, session in opened.sessions(thing, from_=low, to=high, by_client=by_client):
                 if as_json:
                     click.echo(output.json_line(output.session_json(str(thing), client_id, session)))
                 else:

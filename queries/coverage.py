@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from queries.times import DAY_MS, iso
+from store import schema
 from store.certainty import WATCH_MS, merged
 from store.engine import Store
+from store.errors import IndexNotReady
 
 # What came of each source on each day of its stamps. Served by the primary key of evidence.
 _EVENTS = sa.text("""
@@ -88,9 +90,17 @@ class Coverage(NamedTuple):
 
 
 def coverage(store: Store, from_ms: int, to_ms: int, *, now_ms: int) -> Coverage:
-    """Tell of `[from_ms, to_ms)`. Costs a scan of the sessions, and of the events in that time."""
+    """Tell of `[from_ms, to_ms)`. Costs a scan of the sessions, and of the events in that time.
+
+    Raises IndexNotReady where it begins before what a purge left: what is kept of earlier events says nothing of loss.
+    """
     asked = {"from_ms": from_ms, "to_ms": to_ms}
     with store.reading() as connection:
+        horizon_ms = connection.scalar(sa.select(sa.func.max(schema.care.c.horizon_ms)))
+        if horizon_ms is not None and from_ms < horizon_ms:
+            raise IndexNotReady(
+                "The history of this store was purged up to a later time than the one asked for."
+            )
         watched: dict[str, list[tuple[int, int]]] = {}
         for source, begins_ms, ends_ms in connection.execute(_WATCHES):
             watched.setdefault(source, []).append((begins_ms, ends_ms))

@@ -284,16 +284,7 @@ class History:
         known_at: int,
         by_client: bool,
     ) -> Iterator[tuple[str, Cut]]:
-        from_ms = None if from_ is None else self.milliseconds(from_)
-        to_ms = None if to is None else self.milliseconds(to)
-        if from_ms is not None and to_ms is not None and to_ms <= from_ms:
-            raise UsageError("The window ends before it begins; --from must be earlier than --to.")
-        # Without a beginning of its own the window begins with what a purge left.
-        asker.check_horizon(asker.care.horizon_ms if from_ms is None else from_ms, known_at)
-        if from_ms is None and asker.care.horizon_ms > ALWAYS_MS:
-            from_ms = asker.care.horizon_ms
-            if to_ms is not None and to_ms <= from_ms:
-                asker.check_horizon(to_ms - 1, known_at)
+        from_ms, to_ms = self._span(asker, from_, to, known_at)
         if by_client:
             client_no = asker.client_named(name)
             spoken = [] if client_no is None else [Binding(None, None, client_no)]
@@ -311,6 +302,24 @@ class History:
                 asker.client_id(binding.client_no),
                 cut_of(asker, binding.client_no, begins_ms, ends_ms, known_at),
             )
+
+    def _span(
+        self, asker: Asker, from_: Time | None, to: Time | None, known_at: int
+    ) -> tuple[int | None, int | None]:
+        """Read a window; without a beginning of its own it begins with what a purge left.
+
+        Raises UsageError for a window without time, IndexNotReady for one that begins before what a purge left.
+        """
+        from_ms = None if from_ is None else self.milliseconds(from_)
+        to_ms = None if to is None else self.milliseconds(to)
+        if from_ms is not None and to_ms is not None and to_ms <= from_ms:
+            raise UsageError("The window ends before it begins; --from must be earlier than --to.")
+        asker.check_horizon(asker.care.horizon_ms if from_ms is None else from_ms, known_at)
+        if from_ms is None and asker.care.horizon_ms > ALWAYS_MS:
+            from_ms = asker.care.horizon_ms
+            if to_ms is not None and to_ms <= from_ms:
+                asker.check_horizon(to_ms - 1, known_at)
+        return from_ms, to_ms
 
     def uptime(
         self,
@@ -490,9 +499,22 @@ class History:
         with self._asking() as (asker, known_ms):
             return news_after(asker, after, known_ms, most)
 
-    def sessions(self, thing_name: str, *, by_client: bool = False) -> list[tuple[str, Session]]:
-        """List `(clientId, session)` of every client that ever spoke for a thing, by stamp, as known now."""
+    def sessions(
+        self,
+        thing_name: str,
+        *,
+        from_: Time | None = None,
+        to: Time | None = None,
+        by_client: bool = False,
+    ) -> list[tuple[str, Session]]:
+        """List `(clientId, session)` of every client that ever spoke for a thing, by stamp, as known now.
+
+        Those that lasted at any instant of `[from_, to)`, uncut: a session lasts from its connect, else its disconnect,
+        up to its disconnect, that instant included; without one it is open. Raises ResourceNotFound, and for the
+        window what `transitions` does.
+        """
         with self._asking() as (asker, known_ms):
+            from_ms, to_ms = self._span(asker, from_, to, known_ms)
             if by_client:
                 own = asker.client_named(thing_name)
                 numbers = [] if own is None else [own]
@@ -506,11 +528,7 @@ class History:
                 for number in numbers
                 for row in asker.rows("sessions", client_no=number)
             ]
-            return [
-                (client_id, session)
-                for client_id, session in told
-                if session.disconnect_ms is None or session.disconnect_ms >= asker.care.horizon_ms
-            ]
+            return [(client_id, session) for client_id, session in told if _lasted(session, from_ms, to_ms)]
 
     def explain(
         self, thing_name: str, at: Time, *, known_at: Time | None = None, by_client: bool = False
@@ -535,19 +553,18 @@ class History:
         """Compare what AWS answered with what we would have, just before: one for each answer that was new.
 
         Checks asked in `[from_, to)`, by when they were asked. Of those that only repeated an answer,
-        `repeated` tells how many there were: they agreed. Memory: the answers.
+        `repeated` tells how many there were: they agreed. Memory: the answers. Raises as `transitions` does of its
+        window, as do `repeated` and `agreements`.
         """
-        low, high = self._window(from_, to)
         with self._asking(known_at) as (asker, known_ms):
-            yield from compared(asker, max(low, asker.care.horizon_ms), high, known_ms)
+            yield from compared(asker, *self._asked_in(asker, from_, to, known_ms), known_ms)
 
     def repeated(
         self, from_: Time | None = None, to: Time | None = None, *, known_at: Time | None = None
     ) -> int:
         """Count the checks asked in `[from_, to)` that said what had been said before, and agreed with us."""
-        low, high = self._window(from_, to)
         with self._asking(known_at) as (asker, known_ms):
-            return repeated(asker, max(low, asker.care.horizon_ms), high, known_ms)
+            return repeated(asker, *self._asked_in(asker, from_, to, known_ms), known_ms)
 
     def agreements(
         self,
@@ -561,21 +578,27 @@ class History:
 
         Days are those of this history's zone, or of UTC. Memory: the groups, and the ids of all clients.
         """
-        low, high = self._window(from_, to)
         zone = UTC if self._tz is None else read_zone(self._tz)
         with self._asking(known_at) as (asker, known_ms):
-            window = max(low, asker.care.horizon_ms), high, known_ms
+            window = *self._asked_in(asker, from_, to, known_ms), known_ms
             return grouped(
                 by, compared(asker, *window), repetitions(asker, *window), lambda at_ms: day_of(at_ms, zone)
             )
 
     def coverage(self, from_: Time, to: Time | None = None) -> Coverage:
-        """Tell what was recorded when, and what is missing of it, from then on and up to now, as known now."""
+        """Tell what was recorded when, and what is missing of it, from then on and up to now, as known now.
+
+        Raises BadTime for a window without time, IndexNotReady for one that begins before what a purge left.
+        """
         now_ms, from_ms = self._clock(), self.milliseconds(from_)
         to_ms = now_ms + 1 if to is None else self.milliseconds(to)
         if to_ms <= from_ms:
             raise BadTime("The window ends before it begins; give the earlier time first.")
         return coverage(self._store, from_ms, to_ms, now_ms=now_ms)
+
+    def _asked_in(self, asker: Asker, from_: Time | None, to: Time | None, known_at: int) -> tuple[int, int]:
+        from_ms, to_ms = self._span(asker, from_, to, known_at)
+        return self._window(from_ms, to_ms)
 
     def _window(self, from_: Time | None, to: Time | None) -> tuple[int, int]:
         low = -(1 << 61) if from_ is None else self.milliseconds(from_)
@@ -596,6 +619,14 @@ class History:
             del batch  # neither is kept beside the next
             yield from replies
             del replies
+
+
+def _lasted(session: Session, from_ms: int | None, to_ms: int | None) -> bool:
+    begins_ms = session.disconnect_ms if session.connect_ms is None else session.connect_ms
+    ends_ms = session.disconnect_ms
+    is_over = from_ms is not None and ends_ms is not None and ends_ms < from_ms
+    is_to_come = to_ms is not None and begins_ms is not None and begins_ms >= to_ms
+    return not is_over and not is_to_come
 
 
 def _wide(asker: Asker, from_ms: int, to_ms: int, known_at: int, reach_ms: int) -> tuple[int, int]:

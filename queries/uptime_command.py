@@ -225,12 +225,12 @@ def _words(receipt: Receipt, report: Report, rows: Iterable[dict[str, Any]]) -> 
     policies = ", ".join(
         f"{name} ({said})" if said else name for name, said in receipt.said["policies"].items()
     )
+    told = list(rows)  # a question that is refused prints nothing
     yield f"{window_words(receipt)}; policy {safe(policies)}"
     several, slo = len(report.policies) > 1, report.target is not None
     headings = ["", *(["policy"] if several else []), "available", "at least", "at most", "connected"]
     headings += ["disconnected", "unknown", "excluded", "not reg.", "outages", "longest", "MTTR"]
     headings += ["SLO"] if slo else []
-    told = list(rows)
     yield from table_lines(
         headings, (_cells(row, several=several, slo=slo) for row in told), left=2 if several else 1
     )
