@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from ingest.commands import existing
+from store.care import care_of
 from store.clock import system_clock
-from store.engine import masked, open_reader, open_writer, parse_url
-from store.errors import BadTime, StoreBusy, UsageError
+from store.engine import Store, masked, open_reader, open_writer, parse_url
+from store.errors import BadTime, StoreBusy, StoreUnreachable, UsageError
 from store.options import described, json_option, realm_option, store_option
 
 
@@ -105,7 +106,11 @@ def backup(path: Path, url: str | None, as_json: bool) -> int:
         said = {"store": masked(place), "path": str(path), "rows": done.rows, "knownAt": _iso(done.known_at)}
         click.echo(json.dumps(said))
     else:
-        click.echo(f"{masked(place)} -> {path}: {done.rows:,} rows, known at {_iso(done.known_at)}")
+        known = _iso(done.known_at)
+        click.echo(
+            f"{masked(place)} -> {path}: {done.rows:,} rows, "
+            + ("nothing was learned yet" if known is None else f"known at {known}")
+        )
     return 0
 
 
@@ -211,10 +216,21 @@ def forget(
     if not yes:
         click.confirm(f"Forget {thing!r} in {masked(place)}? It cannot be undone.", abort=True, err=True)
     with open_writer(place) as store:
-        if by_author:
-            done = forget_author(store, thing)
-        else:
-            done = forget_device(store, thing, realm=realm, by_client=by_client)
+        before = _times_forgotten(store)
+        try:
+            if by_author:
+                done = forget_author(store, thing)
+            else:
+                done = forget_device(store, thing, realm=realm, by_client=by_client)
+        except StoreUnreachable as error:
+            if not store.is_sqlite or _times_forgotten(store) == before:
+                raise
+            drop_mirror(place)
+            raise StoreUnreachable(
+                f"It is forgotten, but the file could not be written anew ({error.__cause__}), and its free pages may"
+                " still hold the names. It takes the room of the store once more, on its disk and among temporary"
+                " files; make room, and run this again."
+            ) from error
     drop_mirror(place)
     if as_json:
         click.echo(json.dumps(done.as_json()))
@@ -229,6 +245,11 @@ def forget(
             "It is forgotten, but a reader keeps old pages of the file; end it, and run this again."
         )
     return 0
+
+
+def _times_forgotten(store: Store) -> int:
+    with store.detached() as driver:
+        return care_of(driver.execute).forgotten
 
 
 LOOKING_AFTER = (check, backup, purge)  # commands of the group `db`

@@ -388,7 +388,8 @@ def db_status(url: str | None, as_json: bool) -> int:
         click.echo(json_line(found))
     else:
         for name, value in found.items():
-            click.echo(f"{name:<14}{value if not isinstance(value, int) else format(value, ',')}")
+            said = "none" if value is None else format(value, ",") if isinstance(value, int) else value
+            click.echo(f"{name:<14}{said}")
     return 0
 
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from store.engine import Store, locked_store, parse_url, translated
-from store.errors import StoreError, UsageError
+from store.engine import Store, locked_store, parse_url
+from store.errors import StoreError, StoreUnreachable, UsageError
 from store.migrate import upgrade
 from store.schema import metadata, watermarks
 from store.watermark import watermark
@@ -28,6 +28,15 @@ Progress = Callable[[int, int], None]
 
 _BATCH = 10_000  # rows a transaction of the copy
 _PAGES = 4_096  # pages between two words of progress
+# What SQLite says while it copies that is said of what it reads; all else is said of what it writes.
+_OF_THE_STORE = (
+    "SQLITE_BUSY",
+    "SQLITE_CORRUPT",
+    "SQLITE_IOERR_READ",
+    "SQLITE_IOERR_SHORT_READ",
+    "SQLITE_LOCKED",
+    "SQLITE_NOTADB",
+)
 _OURS = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
 
 
@@ -42,7 +51,8 @@ class Backup(NamedTuple):
 def back_up(store: Store, path: Path, progress: Progress = lambda done, total: None) -> Backup:
     """Copy a store opened for reading to a new file; `progress` is told how much is done, and of how much.
 
-    Raises UsageError where the file exists, StoreError where the copy is not equal.
+    Raises UsageError where the file exists, StoreError where the copy is not equal or the store is damaged,
+    StoreUnreachable where the copy cannot be written.
     """
     with placed(path) as part:
         if store.is_sqlite:
@@ -62,19 +72,40 @@ def placed(path: Path) -> Iterator[Path]:
     if not path.absolute().parent.is_dir():
         raise UsageError(f"There is no folder {path.absolute().parent}; make it first.")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with _writing(part):
+        part.write_bytes(b"")  # before anything is read: a folder that may not be written is told of at once
     try:
         yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.rename(path)
+        with _writing(part):
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.rename(path)
     finally:
         for beside in ("", "-wal", "-shm", "-journal", ".lock"):
             part.with_name(part.name + beside).unlink(missing_ok=True)
-    folder = os.open(path.absolute().parent, os.O_RDONLY)
+    with _writing(part):
+        folder = os.open(path.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def _writing(part: Path) -> Iterator[None]:
+    """Say of the copy, by its final name, and not of the store that it cannot be written."""
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield
+    except (OSError, sqlite3.Error, StoreUnreachable) as error:
+        cause = error.__cause__ if isinstance(error, StoreUnreachable) else error
+        cause = getattr(cause, "orig", None) or cause or error  # SQLAlchemy's error has the driver's
+        if str(getattr(cause, "sqlite_errorname", "")).startswith(_OF_THE_STORE):
+            raise
+        path = part.with_name(part.name[1:].rsplit(".", 2)[0])
+        raise StoreUnreachable(
+            f"The copy {path} cannot be written: {getattr(cause, 'strerror', None) or cause}."
+            " Nothing of it was kept, and the store is as it was."
+        ) from error
 
 
 def copy_pages(driver: sqlite3.Connection, part: Path, progress: Progress = lambda done, total: None) -> int:
@@ -82,13 +113,16 @@ def copy_pages(driver: sqlite3.Connection, part: Path, progress: Progress = lamb
 
     The transaction holds one state of the store throughout, and no writer is kept waiting by it.
     """
-    part.unlink(missing_ok=True)
     driver.execute("BEGIN")
     try:
         wanted = _tally(driver.execute, [name for (name,) in driver.execute(_OURS)])
         copy = sqlite3.connect(part, isolation_level=None)
         try:
-            driver.backup(copy, pages=_PAGES, progress=lambda _, left, total: progress(total - left, total))
+            with _writing(part):
+                driver.backup(
+                    copy, pages=_PAGES, progress=lambda _, left, total: progress(total - left, total)
+                )
+            _check_sound(copy.execute)
             _compare(wanted, _tally(copy.execute, [name for (name,) in copy.execute(_OURS)]))
         finally:
             copy.close()
@@ -99,11 +133,15 @@ def copy_pages(driver: sqlite3.Connection, part: Path, progress: Progress = lamb
 
 def _copy_rows(store: Store, part: Path, progress: Progress) -> tuple[int, int]:
     url = parse_url(str(part))
-    with locked_store(url) as copy, translated(url):
-        upgrade(copy)
+    with _writing(part):
+        copy = locked_store(url)
+    with copy:
+        with _writing(part):
+            upgrade(copy)
         with store.detached() as driver:
             known_at = watermark(driver.execute, is_sqlite=False)  # before the snapshot that it bounds
-        with store.streaming() as run, copy.detached() as target:
+        # The store's is the inner one: what PostgreSQL says while it is read is said of it.
+        with copy.detached() as target, store.streaming() as run:
             target.execute("PRAGMA synchronous=OFF")  # it is made durable as a whole, at the end
             names = [table.name for table in metadata.sorted_tables]
             wanted = _tally(run, names)
@@ -114,13 +152,15 @@ def _copy_rows(store: Store, part: Path, progress: Progress) -> tuple[int, int]:
                     target.execute("INSERT INTO watermarks VALUES (0, ?, NULL)", (max(wanted[_MARK], -1),))
                     continue
                 for batch in _batches(run(_select(table))):
-                    target.execute("BEGIN")
-                    target.executemany(_insert(table), batch)
-                    target.execute("COMMIT")
+                    with _writing(part):
+                        target.execute("BEGIN")
+                        target.executemany(_insert(table), batch)
+                        target.execute("COMMIT")
                     done += len(batch)
                     progress(done, total)
             _compare(wanted, _tally(target.execute, names))
-            target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            with _writing(part):
+                target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return known_at, sum(count for name, count in wanted.items() if name != _MARK)
 
 
@@ -153,6 +193,20 @@ def _tally(execute: Execute, tables: Iterable[str]) -> dict[str, int]:
     }
     newest = next(iter(execute("SELECT max(last_known_at) FROM watermarks")))[0]
     return counts | {_MARK: -1 if newest is None else newest}
+
+
+def _check_sound(execute: Execute) -> None:
+    """Look for damage that was copied page by page: it must not take the place of a good copy. Raises StoreError."""
+    try:
+        said = [line for (text,) in execute("PRAGMA quick_check(1)") for line in text.splitlines()]
+    except sqlite3.DatabaseError as error:
+        said = [str(error)]
+    if said != ["ok"]:
+        first = next((line for line in said if not line.startswith("***")), said[0])
+        raise StoreError(
+            f"The store is damaged ({first}), and no copy of it was kept. `thingline db check` says where; restore an"
+            " older backup, and delete none."
+        )
 
 
 def _compare(wanted: dict[str, int], found: dict[str, int]) -> None:

@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,6 +37,8 @@ from store.errors import (
 SCHEMA_REVISION = "0013"  # the newest file in migrations/versions; a test holds them equal
 
 _BUSY_TIMEOUT_MS = 10_000
+_VERSIONED = "alembic_version"  # which other programs have as well
+_OURS = "watermarks"  # a table of every schema of ours
 # What PostgreSQL says of a state that passes: it starts, stops or fails over, has no connection free, or let
 # another transaction go first. Class 08 besides: the connection broke.
 _PASSING = frozenset({"57P01", "57P02", "57P03", "53300", "40001", "40P01"})
@@ -254,6 +256,8 @@ def open_reader(url: URL, connections: Connections | None = None) -> Store:
 
     Its connections to a PostgreSQL are counted among `connections`.
     """
+    if url.get_backend_name() == "sqlite":
+        _check_is_file(Path(url.database or ""))
     store = Store(url, _engine(url, read_only=True, connections=connections))
     with closing_on_error(store):
         check_revision(store)
@@ -282,7 +286,9 @@ def open_beside(url: URL) -> Store:
         path = Path(url.database or "")
         if not path.exists():
             raise StoreMissing(f"There is no store at {path}; `thingline ingest` makes one.")
+        _check_is_file(path)
         _check_place(path)
+        _check_is_ours(url)
     store = Store(url, _engine(url, read_only=False))
     with closing_on_error(store):
         check_revision(store)
@@ -290,9 +296,14 @@ def open_beside(url: URL) -> Store:
 
 
 def locked_store(url: URL) -> Store:
-    """Open a store for writing as it stands, whatever its schema. Raises StoreBusy, StoreRefused."""
+    """Open a store for writing as it stands, whatever its schema. Raises StoreBusy, StoreRefused.
+
+    A SQLite file with somebody else's tables is refused before anything is written, to it or beside it.
+    """
     unlock = None
     if url.get_backend_name() == "sqlite":
+        _check_is_file(Path(url.database or ""))
+        _check_is_ours(url)
         unlock = _lock(Path(url.database or ""))
     return Store(url, _engine(url, read_only=False), unlock)
 
@@ -308,20 +319,28 @@ def closing_on_error(store: Store) -> Iterator[None]:
 
 
 def revision_of(store: Store) -> str | None:
-    """Tell which migration the store stands at; None where there is no store yet."""
+    """Tell which migration the store stands at; None where there is no store yet.
+
+    Raises StoreRefused where the migration is that of another program: Alembic's table alone makes no store.
+    """
     with translated(store.url), store.engine.connect() as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
+        inspector = sa.inspect(connection)
+        if not inspector.has_table(_VERSIONED):
             return None
-        revision = connection.scalar(
-            sa.select(sa.column("version_num")).select_from(sa.table("alembic_version"))
-        )
-        return None if revision is None else str(revision)
+        revision = connection.scalar(sa.select(sa.column("version_num")).select_from(sa.table(_VERSIONED)))
+        if revision is None:
+            return None
+        if not inspector.has_table(_OURS):
+            raise _not_ours(store.url, inspector.get_table_names())
+        return str(revision)
 
 
 def check_revision(store: Store) -> None:
     """Make sure that the store is of this schema. Raises StoreMissing, StoreTooNew, StoreTooOld."""
     revision = revision_of(store)
     if revision is None:
+        if store.is_sqlite:
+            _check_is_ours(store.url)
         raise StoreMissing(f"{masked(store.url)} holds no store; `thingline ingest` makes one.")
     if revision > SCHEMA_REVISION:
         raise StoreTooNew(
@@ -380,6 +399,43 @@ def _sqlite_engine(url: URL, *, read_only: bool) -> Engine:
 
 def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN")
+
+
+# --- Whose file it is ---------------------------------------------------------------------------------------
+
+
+def _check_is_file(path: Path) -> None:
+    if os.path.isdir(path):  # unlike Path's, False where it may not be looked at: opening it says so
+        raise StoreRefused(f"{path} is a folder; a store needs a file: {path / 'store.db'}, say.")
+
+
+def _check_is_ours(url: URL) -> None:
+    """Refuse a SQLite file that holds tables, none of them ours. Raises StoreRefused; writes nothing."""
+    path = Path(url.database or "")
+    # What lies in no write-ahead log can be read without a file of SQLite's own beside it.
+    mode = "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
+    with translated(url):
+        try:
+            if not os.path.getsize(path):
+                return
+        except OSError:  # there is none, or opening it says why not
+            return
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True)) as connection:
+            connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+            tables = {
+                name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
+    strange = {name for name in tables if name != _VERSIONED and not name.startswith("sqlite_")}
+    if strange and not {_VERSIONED, _OURS} <= tables:
+        raise _not_ours(url, strange)
+
+
+def _not_ours(url: URL, tables: Iterable[str]) -> StoreRefused:
+    named = ", ".join(repr(name) for name in sorted(tables)[:3])
+    return StoreRefused(
+        f"{masked(url)} is not a store of thingline: it holds somebody else's tables ({named}); give another path"
+        " or database."
+    )
 
 
 # --- SQLite's one writer ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ ThinglineError
 |  |- StoreUnreachable  the server or the file does not answer
 |  |  `- StoreAway      ... for the moment: it can be waited for
 |  |- StoreUnfinished   a back-filling was cut short
-|  `- StoreRefused      a place where a store must not be (a network file system)
+|  `- StoreRefused      a place where a store must not be (a network file system, a folder, somebody else's file)
 |- SourceError          what was to be read cannot be read
 `- AnswerError          AWS's own errors: the question was understood, and this is the answer
    |- ResourceNotFound

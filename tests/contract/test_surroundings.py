@@ -225,3 +225,159 @@ def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(
     assert (first.returncode, out_bytes[:34]) == (0, b"80,000 records: 80,000 events, 0 c"), err_bytes
     assert held(url) == 80_000
     assert here("ingest", str(tmp_path / "other.ndjson"), "--store", str(store)) == 0
+
+
+# --- A copy that cannot be written --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roomy_store(folder: Path, tmp_path: Path) -> Path:
+    """A store of more than a mebibyte."""
+    store = tmp_path / "store.db"
+    assert here("ingest", str(folder), "--store", str(store)) == 0
+    assert store.stat().st_size > MEBIBYTE
+    return store
+
+
+def assert_the_copy_is_blamed(err: str, copy: Path, why: str) -> None:
+    assert said(err) == (
+        f"thingline: The copy {copy} cannot be written: {why}. Nothing of it was kept, and the store is as it was."
+    )
+
+
+def test_a_full_disk_of_a_backup_is_not_said_of_the_store(small_disk: Path, roomy_store: Path) -> None:
+    copy = small_disk / "copy.db"
+    code, out, err = run("db", "backup", str(copy), "--store", str(roomy_store))
+    assert (code, out) == (3, "")
+    assert_the_copy_is_blamed(err, copy, "database or disk is full")
+    assert list(small_disk.iterdir()) == []
+    assert is_sound(roomy_store)
+
+
+def test_a_limit_on_the_size_of_a_backup_is_not_said_of_the_store(roomy_store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    code, out, err = run("db", "backup", str(copy), "--store", str(roomy_store), preexec_fn=limited(400_000))
+    assert (code, out) == (3, "")
+    assert_the_copy_is_blamed(err, copy, "disk I/O error")
+    assert list(tmp_path.glob("*copy*")) == []
+
+
+@pytest.fixture
+def closed_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder that we may not write to; root may write to each that is not mounted so."""
+    place = tmp_path / "closed"
+    place.mkdir()
+    if os.geteuid() != 0:
+        place.chmod(0o555)
+        yield place
+        place.chmod(0o755)
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_folder_that_takes_no_backup_is_not_said_of_the_store(
+    closed_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "events.ndjson").write_text("".join(lines(range(10))))
+    assert here("ingest", str(tmp_path / "events.ndjson"), "--store", str(tmp_path / "store.db")) == 0
+    capfd.readouterr()
+    copy = closed_folder / "copy.db"
+    assert here("db", "backup", str(copy), "--store", str(tmp_path / "store.db")) == 3
+    out, err = capfd.readouterr()
+    assert out == ""
+    why = "Read-only file system" if os.geteuid() == 0 else "Permission denied"
+    assert_the_copy_is_blamed(err, copy, why)
+
+
+def test_what_is_forgotten_on_a_full_disk_is_said_to_be_forgotten(small_disk: Path, tmp_path: Path) -> None:
+    """To rewrite a row takes little room, to write the file anew takes all of it once more."""
+    store = small_disk / "store.db"
+    (tmp_path / "events.ndjson").write_text("".join(lines(range(1_500))))
+    assert run("ingest", str(tmp_path / "events.ndjson"), "--store", str(store))[0] == 0
+    code, out, err = run("forget", "client-1", "--client", "--yes", "--store", str(store))
+    assert (code, out) == (3, "")
+    assert said(err).startswith("thingline: It is forgotten, but the file could not be written anew (")
+    assert "run this again" in err
+    assert is_sound(store)
+    assert run("at", "client-1", AT, "--client", "--store", str(store))[0] == 5
+    roomy = tmp_path / "roomy"
+    shutil.copytree(small_disk, roomy)
+    assert here("forget", "client-1", "--client", "--yes", "--store", str(roomy / "store.db")) == 0
+    assert b"client-1\0" not in (roomy / "store.db").read_bytes()
+
+
+# --- What is no store ---------------------------------------------------------------------------------------
+
+ON_A_STORE = (
+    ("ingest", "-"),
+    ("db", "status"),
+    ("db", "upgrade"),
+    ("db", "backup", "copy.db"),
+    ("at", "client-1", AT, "--client"),
+)
+
+
+@pytest.mark.parametrize("command", ON_A_STORE, ids=" ".join)
+def test_a_folder_is_said_to_be_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    assert here(*command, "--store", str(place)) == 3
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert f"{place} is a folder; a store needs a file: {place / 'store.db'}, say." in err
+    assert [path.name for path in tmp_path.rglob("*")] == ["place"]
+
+
+ALEMBIC = "CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('0004');"
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+@pytest.mark.parametrize(
+    "tables",
+    [
+        "CREATE TABLE clients (name TEXT)",
+        "CREATE TABLE invoices (name TEXT)",
+        f"CREATE TABLE invoices (name TEXT); {ALEMBIC}",
+    ],
+    ids=["alike", "unlike", "versioned"],
+)
+@pytest.mark.parametrize("command", ON_A_STORE, ids=" ".join)
+def test_somebody_elses_file_is_refused_and_not_written_to(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+    tables: str,
+    journal: str,
+) -> None:
+    path = tmp_path / "theirs.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA journal_mode={journal}")
+        connection.executescript(tables)
+    connection.close()
+    before = path.read_bytes()
+    assert here(*command, "--store", str(path)) == 3
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert f"sqlite:///{path} is not a store of thingline: it holds somebody else's tables ('" in err
+    assert path.read_bytes() == before
+    if command[0] == "ingest":
+        assert [each.name for each in tmp_path.iterdir()] == ["theirs.db"]
+
+
+def test_somebody_elses_file_is_refused_while_they_write_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "theirs.db"
+    theirs = sqlite3.connect(path, isolation_level=None)
+    theirs.execute("PRAGMA journal_mode=WAL")
+    theirs.execute("CREATE TABLE invoices (name TEXT)")  # is in the write-ahead log only
+    assert here("ingest", "-", "--store", str(path)) == 3
+    assert "it holds somebody else's tables" in capfd.readouterr().err
+    assert theirs.execute("SELECT name FROM sqlite_master").fetchall() == [("invoices",)]
+    theirs.close()
