@@ -240,6 +240,12 @@ def forget(
             f" {done.observations:,} observations, {done.quarantined:,} in quarantine, {done.texts:,} texts,"
             f" {done.annotations:,} annotations"
         )
+    if not done.names and not by_author:
+        click.echo(
+            f"No thing or client of realm {realm!r} is called {thing!r}; what was refused for that name was looked for"
+            " as well.",
+            err=True,
+        )
     if not done.scrubbed:
         raise StoreBusy(
             "It is forgotten, but a reader keeps old pages of the file; end it, and run this again."

@@ -17,8 +17,10 @@ import msgspec
 
 from ingest.clientwise import Held, Run, Values, clients
 from ingest.rebuild import AS_THEY_ARE, Derived, derive, sessions_of
+from store.checks import CONFIRMATION_COLUMNS
 from store.engine import Store
 from store.model import Kind
+from store.rows import SESSION, TRANSITION
 from store.shape import differences
 from store.watermark import LEARNED
 
@@ -208,25 +210,27 @@ def _of_client(held: Held) -> Iterator[tuple[str, list[str], str]]:
     if any(first_told is None or known_at < first_told for known_at, _ in held.repeated):
         yield "sweep", ["a sweep repeats an answer that is not there"], PURGE
     derived = derive(held.client_no, held.evidence(), AS_THEY_ARE)
-    compared: tuple[tuple[str, Sequence[Values], Sequence[Values], int], ...] = (
-        ("transition", held.transitions, derived.transitions, 4),
-        ("confirmation", held.confirmations, derived.confirmations, 4),
-        ("session", held.sessions, sessions_of(derived, AS_THEY_ARE), 2),
+    compared: tuple[tuple[str, str, Sequence[Values], Sequence[Values], int], ...] = (
+        ("transition", TRANSITION, held.transitions, derived.transitions, 4),
+        ("confirmation", CONFIRMATION_COLUMNS, held.confirmations, derived.confirmations, 4),
+        ("session", SESSION, held.sessions, sessions_of(derived, AS_THEY_ARE), 2),
     )
-    for what, rows, wanted, key in compared:
-        for how, details in _compared(rows, wanted, key):
+    for what, columns, rows, wanted, key in compared:
+        for how, details in _compared(columns.replace("_no", "").split(", "), rows, wanted, key):
             yield f"{what}-{how}", details, DERIVE
     if told := _of_row(held, derived):
         yield "client-changed", told, DERIVE
 
 
-def _compared(rows: Sequence[Values], wanted: Sequence[Values], key: int) -> Iterator[tuple[str, list[str]]]:
+def _compared(
+    columns: Sequence[str], rows: Sequence[Values], wanted: Sequence[Values], key: int
+) -> Iterator[tuple[str, list[str]]]:
     """Compare rows by their key, which is their first `key` columns."""
     held, due = ({row[:key]: row for row in side} for side in (rows, wanted))
-    lost = [_shown(row) for place, row in due.items() if place not in held]
-    extra = [_shown(row) for place, row in held.items() if place not in due]
+    lost = [_shown(columns, row) for place, row in due.items() if place not in held]
+    extra = [_shown(columns, row) for place, row in held.items() if place not in due]
     changed = [
-        f"{_shown(held[place])}, where the evidence gives {_shown(row)}"
+        f"{_shown(columns, held[place])}, where the evidence gives {_shown(columns, row)}"
         for place, row in due.items()
         if place in held and held[place] != row
     ]
@@ -235,8 +239,18 @@ def _compared(rows: Sequence[Values], wanted: Sequence[Values], key: int) -> Ite
             yield how, details
 
 
-def _shown(row: Values) -> str:
-    return "(" + ", ".join(each.hex() if isinstance(each, bytes) else str(each) for each in row[1:]) + ")"
+def _shown(columns: Sequence[str], row: Values) -> str:
+    """Tell a row, column by column; of its client the fault tells."""
+    told = list(zip(columns, row, strict=True))[1:]
+    return (
+        "("
+        + ", ".join(
+            f"{name} {each.hex() if isinstance(each, bytes) else each}"
+            for name, each in told
+            if each is not None
+        )
+        + ")"
+    )
 
 
 def _of_row(held: Held, derived: Derived) -> list[str]:

@@ -233,6 +233,8 @@ def history(
         raise UsageError("Give either a THING or --all.")
     if as_sessions and known_at is not None:
         raise UsageError("Sessions are told as known now only; give --sessions without --known-at.")
+    if as_sessions and (everything or as_periods):
+        raise UsageError("Sessions are listed of one THING, and without --periods.")
     with _history(url, realm, tz) as opened:
         window: dict[str, Any] = {
             "from_": _moment(opened, from_, "from"),

@@ -111,6 +111,10 @@ def test_a_fault_is_named_and_what_is_said_to_mend_it_does(
     assert done.code == 1
     assert {one["kind"] for one in done.objects} == kinds, done.objects
     assert all(one["mend"].startswith("run `thingline rebuild`") for one in done.objects)
+    rows = [
+        one["detail"] for one in done.objects if one["kind"].startswith(("transition", "session", "conf"))
+    ]
+    assert all("_ms 1" in row for row in rows), rows  # each number with its name
     about_store = {one["kind"] for one in done.objects if one["clientId"] is None}
     assert about_store <= {"watermark"}
     assert sampled("rebuild").code == 0

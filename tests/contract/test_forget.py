@@ -180,3 +180,4 @@ def test_forgetting_asks_first_and_may_be_done_again(
     assert run("forget", "boiler-99", "--yes").code == 0
     again = run("forget", "boiler-99", "--yes", "--json")
     assert (again.code, again.objects[0]["names"], again.objects[0]["evidence"]) == (0, 0, 0)
+    assert "No thing or client of realm 'default' is called 'boiler-99'" in again.err

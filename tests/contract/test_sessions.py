@@ -145,3 +145,9 @@ def test_without_a_window_a_purged_store_tells_what_it_has(purged: Run) -> None:
     sessions = purged("history", "pump-18", "--sessions", "--json").objects
     assert [one["disconnected"] for one in sessions] == ["2026-11-01T05:30:00.000Z"]
     assert purged("fidelity").code == 0
+
+
+@pytest.mark.parametrize("given", [("--all", "--sessions"), ("pump-18", "--periods", "--sessions")])
+def test_sessions_beside_another_list_are_refused(sampled: Run, given: tuple[str, ...]) -> None:
+    code, words = refused(sampled("history", *given))
+    assert (code, "Sessions are listed of one THING" in words) == (2, True)
