@@ -54,6 +54,14 @@ def open(url: str | None = None, *, realm: str = "default", tz: str | None = Non
 def main(args: list[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     try:
+        return _run(args)
+    except KeyboardInterrupt:  # while there is nobody yet who hears it
+        print("thingline: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(args: list[str] | None) -> int:
+    try:
         _check_parts()
     except ImportError as error:
         print(f"thingline: {error}", file=sys.stderr)

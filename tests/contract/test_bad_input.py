@@ -515,3 +515,14 @@ def test_a_control_character_in_a_name_does_not_reach_the_terminal(run: Run, tmp
     assert run("ingest", ndjson(tmp_path / "events.ndjson", [event])).code == 0
     for done in (run("at", name, AT, "--client"), run("history", name, "--client"), run("at", name, AT)):
         assert "\x1b" not in done.out + done.err
+
+
+def test_ctrl_c_before_a_command_has_begun_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(thingline, "command_line", interrupted)
+    assert thingline.main(["db", "status"]) == 130
+    assert capsys.readouterr().err == "thingline: interrupted\n"
