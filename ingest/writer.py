@@ -355,11 +355,12 @@ class Writer:
         ids: set[str | None] = set(map(attrgetter("client_id"), events))
         if len(events) < len(evidence):
             ids.update(client_of(each) for each in evidence if type(each) is not Event)
+        clients = self._load_clients({each for each in ids if each is not None})  # may read a later mark
         self._batch = _Batch(
             items=items,
             source_no=self._texts[source],
             learned=learned,
-            clients=self._load_clients({each for each in ids if each is not None}),
+            clients=clients,
             claims=bool(claims),
             watched=watched,
             positions=positions,
