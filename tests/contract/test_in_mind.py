@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,7 @@ from ingest.writer import Writer
 from store.clock import Clock
 from store.engine import open_reader, open_writer, parse_url
 from store.model import HOUR_MS, MINUTE_MS, Event, Learned, Observation
-from tests.builders import T0, connect, disconnect, observed, said_disconnected
+from tests.builders import T0, connect, disconnect, observed, said_connected, said_disconnected
 from tests.contents import beliefs, contents
 
 NOW = T0 + 400 * 24 * HOUR_MS
@@ -117,6 +120,74 @@ def test_the_first_answer_about_long_ago_leaves_the_next_one_a_repetition(
         written(other_store_url, batches[3:])
     assert contents(store_url) == contents(other_store_url)
     assert contents(store_url)["sweeps"]
+
+
+# --- Drawn histories, however they are cut --------------------------------------------------------------------
+
+
+def disputed_history(rng: random.Random, client_id: str) -> list[Event | Observation]:
+    """Draw more sessions than are kept in mind, hours apart or in a storm; copies, some of which move a session far."""
+    gaps = rng.choice(
+        ((0, 500, 20_000, 60_000), (1, 20_000, 239_000, 10 * MINUTE_MS, 46 * MINUTE_MS, 10 * HOUR_MS))
+    )
+    told: list[tuple[float, Event | Observation]] = []
+    at_ms, version = T0, 0
+    for number in range(rng.choice((8, 16, 30))):
+        at_ms += rng.choice(gaps)
+        version = max(0, version + rng.choice((1, 1, 1, 2, 0, -1)))
+        session = None if rng.random() < 0.05 else f"{client_id}-{number}"
+        lasted_ms = rng.choice((1, 1_000, 30_000, HOUR_MS))
+        ends = rng.choice(("CONNECTION_LOST", "DUPLICATE_CLIENTID"))
+        halves = (
+            connect(at_ms, session=session, version=version, client_id=client_id),
+            disconnect(at_ms + lasted_ms, session=session, version=version, client_id=client_id, reason=ends),
+        )
+        for event in halves:
+            if rng.random() < 0.1:
+                continue  # lost
+            late = rng.choice((0, 0, 0, 0, 1, 3, 10, 30))
+            told.append((number + late, event))
+            if rng.random() < 0.2:
+                moved_ms = rng.choice((0, -30 * HOUR_MS, -HOUR_MS, -10_000, 10_000, HOUR_MS, 30 * HOUR_MS))
+                told.append(
+                    (number + rng.choice((-3, 0, 2, 20)), event._replace(at_ms=event.at_ms + moved_ms))
+                )
+    for _ in range(rng.randint(0, 4)):
+        asked_ms, place = T0 + rng.randint(0, at_ms - T0 + HOUR_MS), rng.randint(0, 40)
+        said = rng.choice((said_connected, said_disconnected))
+        named_ms = rng.choice((None, min(asked_ms, at_ms)))
+        for again in range(rng.randint(1, 3)):
+            check = said(asked_ms + again * HOUR_MS, named_ms, client_id=client_id)
+            told.append((place + again, observed(check)))
+    return [each for _, each in sorted(told, key=lambda pair: pair[0])]
+
+
+@pytest.mark.parametrize("clients", [12, pytest.param(150, marks=pytest.mark.soak)])
+def test_how_evidence_was_cut_and_who_wrote_it_never_shows(
+    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch, clients: int
+) -> None:
+    histories = [disputed_history(rng, f"client-{number:03}") for number in range(clients)]
+    batches = [
+        [Learned(each, 0, NOW - 10**7 + turn) for each in of_all if each is not None]
+        for turn, of_all in enumerate(itertools.zip_longest(*histories))
+    ]
+    grouped = [list(itertools.chain.from_iterable(batches[at : at + 4])) for at in range(0, len(batches), 4)]
+    found: dict[str, dict[str, list[tuple[object, ...]]]] = {}
+    for way, cut in (("one", batches), ("restarts", batches), ("packed", batches), ("grouped", grouped)):
+        url = f"sqlite:///{tmp_path}/{way}.db"
+        monkeypatch.setattr("ingest.remembered.AT_HAND", 2 if way == "packed" else 8_000)
+        for part in [[batch] for batch in cut] if way == "restarts" else [cut]:
+            with open_writer(parse_url(url)) as store, Writer(store, clock=lambda: NOW) as writer:
+                if way == "one":
+                    for batch in part:
+                        writer.write(batch, source="test")
+                else:
+                    list(writer.write_all(part, source="test"))
+        found[way] = contents(url)
+    assert sound(f"sqlite:///{tmp_path}/one.db")
+    for way, held in found.items():
+        for table, rows in found["one"].items():
+            assert held[table] == rows, (way, table)
 
 
 # --- Several writers on PostgreSQL --------------------------------------------------------------------------
