@@ -214,7 +214,7 @@ def test_what_holds_is_carried_into_every_new_cut_of_time(store_url: str) -> Non
 
 
 def test_uptime_is_that_of_the_accounting(store_url: str, rng: random.Random) -> None:
-    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 25))
     check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
     write(store_url, watches((0, 2), (10, 10), (500, 4_000), (9_000, 20_000)))
     mirror = refreshed(store_url)
@@ -323,7 +323,7 @@ def test_what_is_kept_of_days_and_minutes_is_what_stretches_add_up_to(
 
 
 def test_connectivity_at_an_instant_is_what_at_answers(store_url: str, rng: random.Random) -> None:
-    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 25))
     check_laws.ingest(store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
     write(store_url, watches((0, 2), (10, 10), (500, 4_000)))
     mirror = refreshed(store_url)
@@ -465,7 +465,7 @@ def test_names_that_are_hostile_are_kept_as_they_are(sqlite_store_url: str) -> N
 def test_the_functions_of_postgresql_say_the_same_of_clients(
     postgres_store_url: str, rng: random.Random
 ) -> None:
-    told = check_laws.in_turn(rng, check_laws.histories(rng, 40))
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 25))
     check_laws.ingest(postgres_store_url, [check_laws.learned(told, range(NOW - len(told), NOW))])
     write(postgres_store_url, watches((0, 2), (10, 10), (500, 4_000)))
     with open_history(postgres_store_url, clock=lambda: NOW) as history:

@@ -173,7 +173,7 @@ def test_complete_evidence_answers_with_the_truth(store_url: str, rng: random.Ra
 
 def test_evidence_delivered_again_changes_no_row(store_url: str, rng: random.Random) -> None:
     """Law 2: redelivery, in another order and in other batches, leaves every row as it was."""
-    events = in_turn(rng, histories(rng, 100))
+    events = in_turn(rng, histories(rng, 70))
     ingest(store_url, cut(rng, learned(events), 200))
     before = all_rows(store_url)
     again = [*events, *events]
@@ -186,7 +186,7 @@ def test_how_equal_moments_are_cut_into_batches_never_shows(
     sqlite_store_url: str, postgres_store_url: str, rng: random.Random
 ) -> None:
     """Law 3, superseded rows included: one batch on one engine, crumbs on the other."""
-    events = in_turn(rng, histories(rng, 100))
+    events = in_turn(rng, histories(rng, 70))
     moments = sorted(rng.choices(range(NOW - 200, NOW), k=len(events)))
     items = [Learned(event, at, known) for at, (event, known) in enumerate(zip(events, moments, strict=True))]
     ingest(sqlite_store_url, [items])
