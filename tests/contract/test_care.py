@@ -45,8 +45,8 @@ def fill_checked(url: str, rng: random.Random, count: int = 25) -> None:
 
 
 def test_a_sound_store_has_no_fault(run: Run, store_url: str, rng: random.Random) -> None:
-    fill(store_url, rng, 30)
-    fill_checked(store_url, rng)
+    fill(store_url, rng, 15)
+    fill_checked(store_url, rng, 12)
     done = run("db", "check")
     assert (done.code, done.out.rpartition(": ")[2]) == (0, "no fault\n"), done.out
     assert run("db", "check", "--json").out == ""

@@ -42,7 +42,7 @@ def test_what_was_refused_later_than_all_that_was_learned_is_no_fault(sampled: R
 def test_evidence_that_says_nothing_any_more_is_named_and_ends_no_command_in_a_traceback(
     run: Run, store_url: str, rng: random.Random, fault: str, said: str
 ) -> None:
-    fill_checked(store_url, rng, 15)
+    fill_checked(store_url, rng, 5)
     execute(store_url, fault)
     done = run("db", "check", "--json")
     assert done.code == 1
@@ -58,7 +58,7 @@ def test_evidence_that_says_nothing_any_more_is_named_and_ends_no_command_in_a_t
 def test_an_answer_that_a_purge_took_before_it_was_killed_leaves_the_rest_to_be_read(
     run: Run, store_url: str, rng: random.Random
 ) -> None:
-    fill_checked(store_url, rng, 15)
+    fill_checked(store_url, rng, 5)
     whole = [json.loads(line) for line in run("export", "evidence").out.splitlines()[1:]]
     execute(store_url, "DELETE FROM checks")
     done = run("export", "evidence")

@@ -162,7 +162,7 @@ def disputed_history(rng: random.Random, client_id: str) -> list[Event | Observa
     return [each for _, each in sorted(told, key=lambda pair: pair[0])]
 
 
-@pytest.mark.parametrize("clients", [12, pytest.param(150, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("clients", [6, pytest.param(150, marks=pytest.mark.soak)])
 def test_how_evidence_was_cut_and_who_wrote_it_never_shows(
     tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch, clients: int
 ) -> None:
