@@ -100,9 +100,8 @@ class Writer:
             self._rows = rows_of(store)
         self._now: int | None = None  # when the running transaction began
         self._writing: _Writing | None = None
-        self._connection = (
-            Lock()
-        )  # held while another thread writes, and by whoever takes the transaction back
+        # Held while another thread writes, and by whoever takes the transaction back.
+        self._connection = Lock()
         self._forgotten = 0
         self._forget()
 
@@ -173,9 +172,8 @@ class Writer:
 
     def _roll_back(self) -> None:
         try:
-            with (
-                self._connection
-            ):  # what has begun to be written is waited for, and what has not never begins
+            # What has begun to be written is waited for, and what has not never begins.
+            with self._connection:
                 self._writing = None
                 self._rows.rollback()
         finally:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,15 @@ def test_a_limit_on_the_size_of_files_is_an_error_and_leaves_a_sound_store(
     assert_completed(store, folder, tmp_path)
 
 
+@contextmanager
+def mounted(place: Path, options: str) -> Iterator[Path]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one mebibyte, where we may mount one; the limit above is tested everywhere."""
@@ -95,11 +105,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root mounts; the limit on file sizes stands for it")
     place = tmp_path / "disk"
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=True)
-    try:
+    with mounted(place, "size=1m"):
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_full_disk_is_an_error_and_leaves_a_sound_store(
@@ -272,11 +279,8 @@ def closed_folder(tmp_path: Path) -> Iterator[Path]:
         yield place
         place.chmod(0o755)
         return
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], check=True)
-    try:
+    with mounted(place, "ro"):
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_folder_that_takes_no_backup_is_not_said_of_the_store(
