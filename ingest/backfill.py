@@ -57,8 +57,8 @@ class EvidenceWriter(Writer):
         self._clients.keep(known)
         return known
 
-    def _fold_clients(self, *_: Any) -> list[Client]:
-        return []
+    def _fold_clients(self, *_: Any) -> Iterator[Client]:
+        return iter(())
 
     def _read_mark(self, rows: Rows) -> Mark:
         state = state_of(rows)

@@ -7,16 +7,17 @@ one transaction and writing it again is idempotent; nothing is kept in mind of w
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from ingest.ledger import Stretch
 from ingest.positions import Position
-from ingest.writer import Counts, Writer
+from ingest.writer import Counts, Items, Writer
 from store.clock import Clock, system_clock
 from store.engine import Store, check_revision
 from store.errors import StoreAway, StoreError
-from store.model import DEFAULT_REALM, Learned, Rejected
+from store.model import DEFAULT_REALM
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -62,7 +63,7 @@ class PatientWriter:
 
     def write(
         self,
-        batch: Sequence[Learned | Rejected],
+        batch: Items,
         *,
         source: str,
         watched: Sequence[Stretch] = (),
@@ -73,14 +74,51 @@ class PatientWriter:
         Where the server went away in the midst of a commit, evidence that had been committed counts as
         duplicates. Raises StoreAway after `wait_s`, and any other StoreError at once, with nothing half-written.
         """
-        until_s: float | None = None
-        pause_s = _FIRST_PAUSE_S
+        return self._write(batch, source, watched, positions)
+
+    def write_all(self, batches: Iterable[Items], *, source: str) -> Iterator[Counts]:
+        """Write batches, a transaction each, in their order; gives the counts of each once it is committed.
+
+        What was read when the server went away is written as `write` does, batch by batch.
+        """
+        iterator = iter(batches)
+        waiting: deque[Items] = deque()  # all that was read and is not known to be committed
+
+        def read() -> Iterator[Items]:
+            for batch in iterator:
+                waiting.append(batch)
+                yield batch
+
         while True:
             try:
                 if self._writer is None:
                     self._writer = self._back()
-                counts = self._writer.write(batch, source=source, watched=watched, positions=positions)
-            except StoreAway as away:
+                for counts in self._writer.write_all(read(), source=source):
+                    waiting.popleft()
+                    yield counts
+            except StoreAway as error:
+                away: StoreAway | None = error
+            else:
+                return
+            while waiting:
+                counts = self._write(waiting[0], source, away=away)
+                away = None
+                waiting.popleft()
+                yield counts
+
+    def _write(
+        self,
+        batch: Items,
+        source: str,
+        watched: Sequence[Stretch] = (),
+        positions: Sequence[Position] = (),
+        away: StoreAway | None = None,
+    ) -> Counts:
+        """Write a batch; `away` is what a first try met."""
+        until_s: float | None = None
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            if away is not None:
                 self.close()
                 now_s = time.monotonic()
                 if until_s is None:
@@ -89,21 +127,19 @@ class PatientWriter:
                         limit = "" if self._wait_s == float("inf") else f"up to {self._wait_s:g} s "
                         self._say(f"{away} Waiting {limit}for it.")
                 if now_s >= until_s:
-                    raise
+                    raise away
                 self._pause(min(pause_s, until_s - now_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            try:
+                if self._writer is None:
+                    self._writer = self._back()
+                counts = self._writer.write(batch, source=source, watched=watched, positions=positions)
+            except StoreAway as error:
+                away = error
             else:
                 if until_s is not None:
                     self._say("It answers again; the batch is written.")
                 return counts
-
-    def write_all(self, batches: Iterable[Sequence[Learned | Rejected]], *, source: str) -> Iterator[Counts]:
-        """Write batches, a transaction each, in their order; gives the counts of each once it is committed."""
-        if self._store.is_sqlite and self._writer is not None:  # a file does not go away
-            yield from self._writer.write_all(batches, source=source)
-            return
-        for batch in batches:
-            yield self.write(batch, source=source)
 
     def _opened(self) -> Writer:
         return Writer(self._store, clock=self._clock, realm=self._realm)

@@ -6,6 +6,7 @@ Runs beside the folding of the next batch, so it asks nothing of what the writer
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -40,6 +41,7 @@ class Ready:
     position: int  # of the last record, in its source
     clients: list[Values] = field(default_factory=list)
     evidence: list[Values] = field(default_factory=list)
+    stored: Future[int] | None = None  # of the evidence, how much was new, where it is being written already
     observations: list[Values] = field(default_factory=list)
     watches: list[Values] = field(default_factory=list)
     watched: list[tuple[Stretch, int]] = field(default_factory=list)  # with its known_at
@@ -80,7 +82,7 @@ def put(rows: Rows, ready: Ready) -> bool:
     rows.add_sessions(ready.new_sessions, ready.codes)
     rows.put_sessions(ready.sessions, ready.codes)
     rows.put_clients(ready.clients)
-    stored = rows.put_evidence(ready.evidence, ready.codes)
+    stored = rows.put_evidence(ready.evidence, ready.codes) if ready.stored is None else ready.stored.result()
     counts.duplicates += len(ready.evidence) - stored
     for table, found in (("watches", ready.watches), ("observations", ready.observations)):
         if found:

@@ -6,21 +6,24 @@ transaction writes it (ingest/storing.py). Corrections never overwrite: a transi
 marked as superseded in the step that disproved it. Nothing else in the project writes evidence, sessions or
 transitions.
 
-Of many batches, one is folded while the one before is written (`write_all`), where nobody else writes. What folding
-took for granted of the store meanwhile is verified when it is written; if it was wrong, the batch is folded again.
+Of many batches (`write_all`), one is written while the next is read. Where nobody else writes it is folded meanwhile
+as well: what folding took for granted of the store is verified when it is written; if it was wrong, the batch is
+folded again. On PostgreSQL, where others may write what it would be folded on, what is ready of a batch is written
+while the rest of it is folded.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter, itemgetter
-from threading import Lock
+from typing import NamedTuple
 
 from ingest.asking import Asking, Other, newest_of
+from ingest.beside import Beside
 from ingest.client import STRAY_TAIL, TAIL, Client, Run, is_crowded, resumed
 from ingest.counts import Counts
 from ingest.digest import digest
@@ -47,6 +50,7 @@ from store.rows import ClientRow, Interned, Mark, Rows, SessionHeld, rows_of
 __all__ = ["Counts", "Writer"]
 
 MOST_TEXTS = 50_000  # interned strings that are kept in mind at once
+AHEAD = 2_000  # clients whose rows are written while others of their batch are folded
 
 Items = Sequence[Learned | Rejected]
 
@@ -81,12 +85,11 @@ class _Folded:
     ready: Ready
 
 
-@dataclass(slots=True, eq=False)
-class _Writing:
+class _Writing(NamedTuple):
     """A batch that another thread writes; it tells whether anything was new."""
 
     folded: _Folded
-    wrote: Future[bool] = field(init=False)
+    wrote: Future[bool]
 
 
 class Writer:
@@ -100,8 +103,7 @@ class Writer:
             self._rows = rows_of(store)
         self._now: int | None = None  # when the running transaction began
         self._writing: _Writing | None = None
-        # Held while another thread writes, and by whoever takes the transaction back.
-        self._connection = Lock()
+        self._beside = Beside(self._rows.stop)
         self._forgotten = 0
         self._forget()
 
@@ -113,7 +115,7 @@ class Writer:
 
     def close(self) -> None:
         """Give the connection back; what was not committed is gone."""
-        with translated(self._store.url), self._connection:
+        with translated(self._store.url), self._beside.taken_back():
             self._rows.rollback()
             self._rows.close()
 
@@ -139,27 +141,16 @@ class Writer:
         With it goes who was watching (ingest/ledger.py), and up to where the source is read then.
         """
         with self._all_or_nothing(), uncollected():
-            while True:
-                try:
-                    return self._write(batch, source, watched, positions)
-                except Exception as error:
-                    if not is_deadlock(error):
-                        raise
-                    self._roll_back()  # two writers met texts and clients in opposite turns: the other one goes first
+            return self._write(batch, source, watched, positions)
 
     def write_all(self, batches: Iterable[Items], *, source: str) -> Iterator[Counts]:
         """Write batches, a transaction each, in their order; gives the counts of each once it is committed.
 
-        Where nobody else can write, a batch is folded while the one before is written. Raises StoreError, or what
+        A batch is written while the next is read, and folded where nobody else can write. Raises StoreError, or what
         `batches` raises, after the counts of all that was committed by then.
         """
-        if not self._store.is_sqlite:
-            for batch in batches:
-                yield self.write(batch, source=source)
-            return
-        with self._all_or_nothing(), ThreadPoolExecutor(1, "thingline-store") as pool:
-            pool.submit(int).result()  # Ctrl-C while a thread starts would leave one that nobody waits for
-            yield from self._write_all(batches, source, pool)
+        with self._beside.running(), self._all_or_nothing():
+            yield from self._write_all(batches, source)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -172,12 +163,10 @@ class Writer:
 
     def _roll_back(self) -> None:
         try:
-            # What has begun to be written is waited for, and what has not never begins.
-            with self._connection:
-                self._writing = None
+            with self._beside.taken_back():
                 self._rows.rollback()
         finally:
-            self._now = None
+            self._writing = self._now = None
             self._forget()
 
     def _write(
@@ -189,20 +178,25 @@ class Writer:
         *,
         presume: bool = True,
     ) -> Counts:
-        try:
-            ready = self._fold(self._learn(items, source, watched, positions), presume=presume).ready
-            wrote = self._put(self.begun(), ready)
-        except (SessionHeld, _Stale):
-            self._roll_back()
-            return self._write(items, source, watched, positions, presume=False)
-        self._rows.commit()
-        self._now = None
-        if not wrote:
-            self._mark = ready.mark
-        return ready.counts
+        while True:
+            try:
+                ready = self._fold(self._learn(items, source, watched, positions), presume=presume).ready
+                wrote = self._put(self.begun(), ready)
+                self._rows.commit()
+            except Exception as error:
+                if not _is_undone(error):
+                    raise
+                self._roll_back()
+                presume = presume and is_deadlock(error)
+                continue
+            self._now = None
+            if not wrote:
+                self._mark = ready.mark
+            return ready.counts
 
-    def _write_all(self, batches: Iterable[Items], source: str, pool: ThreadPoolExecutor) -> Iterator[Counts]:
-        """Keep one batch in writing and one folded, while the next is read."""
+    def _write_all(self, batches: Iterable[Items], source: str) -> Iterator[Counts]:
+        """Keep one batch in writing and, where nobody else writes, one folded, while the next is read."""
+        alone = self._store.is_sqlite
         iterator = iter(batches)
         failure: Exception | None = None
         waiting: deque[Items] = deque()  # all that was read and is not known to be committed
@@ -223,50 +217,50 @@ class Writer:
                 with uncollected():
                     batch = None if items is None else self._learn(items, source)
                     if folded is not None:
-                        self._start(folded, pool)
-                    folded = None if batch is None else self._fold(batch)
-            except (SessionHeld, _Stale):
+                        self._start(folded)
+                    folded = None if batch is None else self._fold(batch, ahead=not alone)
+                    if folded is not None and not alone:
+                        self._start(folded)
+                        folded = None
+            except Exception as error:
                 yield from self._committed(waiting)
+                if not _is_undone(error):
+                    raise
                 self._roll_back()
                 folded = None
                 while waiting:
-                    yield self._write(waiting.popleft(), source, presume=False)
-            except Exception:
-                yield from self._committed(waiting)
-                raise
+                    yield self._write(waiting.popleft(), source, presume=is_deadlock(error))
             if items is None and not waiting:
                 break
         if failure is not None:
             raise failure
 
-    def _start(self, folded: _Folded, pool: ThreadPoolExecutor) -> None:
+    def _start(self, folded: _Folded) -> None:
         """Write a batch in another thread, to which the connection belongs until it is done.
 
         In this one where it takes a statement a row: two threads that take turns at each are slower than one.
         """
-        rows, self._now = self.begun(), None
-        writing = _Writing(folded)
+        if self._now is None:
+            self.begun()
+        rows, self._now = self._rows, None
 
         def write() -> bool:
-            with self._connection:
-                if self._writing is not writing:  # it was taken back
-                    return False
-                try:
-                    wrote = self._put(rows, folded.ready)
-                    rows.commit()
-                except BaseException:
-                    rows.rollback()
-                    raise
-                return wrote
+            try:
+                wrote = self._put(rows, folded.ready)
+                rows.commit()
+            except BaseException:
+                rows.rollback()
+                raise
+            return wrote
 
-        self._writing = writing
-        writing.wrote = pool.submit(write)
+        self._writing = _Writing(folded, self._beside.begin(write))
         if not folded.ready.is_bulk:
-            writing.wrote.exception()  # waits
+            self._writing.wrote.exception()  # waits
 
     def _settled(self, following: _Folded | None) -> Counts:
         """Wait for the batch that is being written. Raises SessionHeld, or _Stale for the one that follows it."""
         assert self._writing is not None
+        self._beside.wait()
         ready, wrote = self._writing.folded.ready, self._writing.wrote.result()
         if not wrote and ready.mark != ready.mark_after:
             if following is None:
@@ -308,9 +302,8 @@ class Writer:
         return rows.mark()
 
     def begun(self, floor_ms: int | None = None) -> Rows:
-        """Give the rows, in a transaction; waits for the one before."""
-        if self._writing is not None:
-            self._writing.wrote.result()
+        """Give the rows, in a transaction; waits for whoever has the connection."""
+        self._beside.wait()
         if self._now is None:
             self._now = self._rows.begin(self._clock, floor_ms)
         return self._rows
@@ -448,8 +441,8 @@ class Writer:
 
     # --- Folding --------------------------------------------------------------------------------------------
 
-    def _fold(self, batch: _Batch, *, presume: bool = True) -> _Folded:
-        """Fold a batch into the rows that its transaction will write."""
+    def _fold(self, batch: _Batch, *, presume: bool = True, ahead: bool = False) -> _Folded:
+        """Fold a batch into the rows that its transaction will write; `ahead` begins to write them meanwhile."""
         newest = max((client.last_known_at or 0 for client in batch.clients.values()), default=0)
         live_ms = max(batch.now, batch.mark.last_known_at + 1, newest + 1)
         moments = Moments(batch.mark, batch.source_no, live_ms, batch.now)
@@ -483,9 +476,19 @@ class Writer:
                 asks.setdefault(client_id, []).append(Ask(known_at, claimed_at, evidence))
         if batch.watched:
             watched_at, _ = moments.of(None)
-        history = StoredHistory(self.begun, plan, self._save_sessions, steps, batch.clients, presume=presume)
-        touched = self._fold_clients(batch.clients, steps, asks, history, plan, counts, others)
         rows.sort(key=_by_time)  # the order of the key, so that a page is written once
+        history = StoredHistory(self.begun, plan, self._save_sessions, steps, batch.clients, presume=presume)
+        folding = self._fold_clients(batch.clients, steps, asks, history, plan, counts, others)
+        stored: Future[int] | None = None
+        touched: list[Client] = []
+        if ahead:
+            store = self.begun()
+            stored = self._beside.begin(lambda: store.put_evidence(rows, codes))
+        for client in folding:
+            touched.append(client)
+            if ahead and len(touched) == AHEAD:
+                self._put_ahead(store, touched, plan, codes)
+                touched = []
         counts.events = len(rows)
         counts.ignored = sum(row[3] > Kind.DISCONNECTED for row in rows)
         ready = Ready(
@@ -496,9 +499,8 @@ class Writer:
             source_no=batch.source_no,
             position=batch.items[-1].position if batch.items else 0,
             evidence=rows,
-            clients=[
-                (c.first_ms, int(c.has_strays), c.last_known_at, c.checked_ms, c.client_no) for c in touched
-            ],
+            stored=stored,
+            clients=_client_rows(touched),
             closed_runs=plan.closed_runs,
             superseded=plan.superseded,
             superseded_proofs=plan.superseded_proofs,
@@ -529,10 +531,9 @@ class Writer:
         plan: Plan,
         counts: Counts,
         others: list[Other],
-    ) -> list[Client]:
+    ) -> Iterator[Client]:
         """Fold client by client; gives those whose row changes."""
         asking = Asking(self.begun, plan, history, self._texts, counts, others)
-        touched: list[Client] = []
         for client_id, client in clients.items():
             client_steps, client_asks = steps.get(client_id, ()), asks.get(client_id, ())
             was = client.first_ms, client.has_strays, client.checked_ms
@@ -548,8 +549,19 @@ class Writer:
                 client.last_known_at, client.written_in = last_known_at, self._rows.transaction_no
             elif was == (client.first_ms, client.has_strays, client.checked_ms):
                 continue
-            touched.append(client)
-        return touched
+            yield client
+
+    def _put_ahead(self, store: Rows, touched: Sequence[Client], plan: Plan, codes: Codes) -> None:
+        """Write clients and their sessions beside the folding of others."""
+        new, changed = session_rows(plan.take_sessions(), codes, self._texts)
+        clients = _client_rows(touched)
+
+        def put_ahead() -> None:
+            store.add_sessions(new, codes)
+            store.put_sessions(changed, codes)
+            store.put_clients(clients)
+
+        self._beside.begin(put_ahead)
 
     def _save_sessions(self, plan: Plan) -> None:
         """Write what a plan holds of sessions ahead of the rest of its transaction. Raises SessionHeld."""
@@ -629,6 +641,18 @@ class Writer:
             self._texts = Interned(self.begun)
         if len(self._things) > MOST_TEXTS:
             self._things = {}
+
+
+def _client_rows(clients: Iterable[Client]) -> list[Values]:
+    return [(c.first_ms, int(c.has_strays), c.last_known_at, c.checked_ms, c.client_no) for c in clients]
+
+
+def _is_undone(error: Exception) -> bool:
+    """Tell whether a batch is to be written again: it was folded on what is not so, or met another writer's.
+
+    Two writers that meet texts and clients in opposite turns wait for each other; the other one goes first then.
+    """
+    return isinstance(error, (SessionHeld, _Stale)) or is_deadlock(error)
 
 
 _by_time = itemgetter(0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from store.bulk import (
@@ -36,6 +37,8 @@ from store.rows import (
     Values,
     marks,
 )
+
+_STOP_S = 5.0  # how long a server may take to be asked to give up
 
 
 class PostgresRows(Rows):
@@ -89,6 +92,12 @@ class PostgresRows(Rows):
     def rollback(self) -> None:
         if not self._db.closed:
             self._db.execute("ROLLBACK")
+
+    def stop(self) -> None:
+        from psycopg import Error
+
+        with suppress(Error):  # then it is waited for
+            self._db.cancel_safe(timeout=_STOP_S)
 
     def close(self) -> None:
         self._db.close()

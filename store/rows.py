@@ -98,6 +98,10 @@ class Rows(ABC):
     @abstractmethod
     def rollback(self) -> None: ...
 
+    def stop(self) -> None:
+        """Ask the database to give up the statement that another thread waits for; SQLite's are short."""
+        return
+
     @abstractmethod
     def close(self) -> None: ...
 

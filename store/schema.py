@@ -112,6 +112,7 @@ clients = Table(
     Column("has_strays", SMALL, nullable=False, server_default="0"),  # bears events without session id
     Column("checked_ms", BIG),  # latest instant that a row of `checks` names or was asked at
     UniqueConstraint("realm_no", "client_id"),
+    postgresql_with={"fillfactor": 50},  # every batch writes the rows of its clients again
     **_STRICT,
 )
 

@@ -12,13 +12,21 @@ import thingline
 
 HOME = Path(__file__).parent.parent
 COMMAND = (sys.executable, str(HOME / "thingline.py"))
+# Whoever runs the tests in the background may have had SIGINT ignored, which a process inherits.
+_LISTENING = (
+    "import signal, sys\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "import thingline\n"
+    "sys.exit(thingline.main(sys.argv[1:]))\n"
+)
+LISTENING = (sys.executable, "-c", _LISTENING)
 _started: list[subprocess.Popen[bytes]] = []
 
 
-def start(*args: str, **more: Any) -> subprocess.Popen[bytes]:
+def start(*args: str, command: tuple[str, ...] = COMMAND, **more: Any) -> subprocess.Popen[bytes]:
     """Start a command; its output can be read, its standard input is empty where `more` does not say otherwise."""
     more.setdefault("stdin", subprocess.DEVNULL)
-    process = subprocess.Popen((*COMMAND, *args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+    process = subprocess.Popen((*command, *args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
     _started.append(process)
     return process
 

@@ -6,7 +6,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -76,12 +76,16 @@ def drawn(rng: random.Random, *, recorded: bool) -> list[Sequence[Learned]]:
 
 @pytest.mark.parametrize("recorded", [False, True])
 def test_in_one_go_is_one_by_one(
-    sqlite_store_url: str, tmp_path: Any, rng: random.Random, recorded: bool
+    store_url: str,
+    other_store_url: str,
+    rng: random.Random,
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: bool,
 ) -> None:
     batches = drawn(rng, recorded=recorded)
-    other = f"sqlite:///{tmp_path}/other.db"
-    assert in_one_go(sqlite_store_url, batches) == one_by_one(other, batches)
-    assert every_row(sqlite_store_url) == every_row(other)
+    monkeypatch.setattr("ingest.writer.AHEAD", 3)
+    assert in_one_go(store_url, batches) == one_by_one(other_store_url, batches)
+    assert every_row(store_url) == every_row(other_store_url)
 
 
 def long_history(client_id: str) -> list[Event]:
@@ -357,22 +361,26 @@ def test_what_a_check_reveals_is_counted_and_what_it_confirms_is_not(store_url: 
     assert [(each.revealed, each.repeated) for each in found] == [(0, 0), (1, 0), (0, 1)]
 
 
+@pytest.mark.parametrize("write", [one_by_one, in_one_go])
+@pytest.mark.parametrize("held", ["SELECT FROM clients FOR UPDATE", "LOCK evidence", "LOCK transitions"])
 def test_of_two_that_wait_for_each_other_the_one_that_is_stopped_writes_again(
-    postgres_store_url: str,
+    postgres_store_url: str, write: Callable[..., list[Counts]], held: str
 ) -> None:
     url = parse_url(postgres_store_url)
     one_by_one(postgres_store_url, [[learned(connect(T0, session="a"))]])
     news = learned(disconnect(T0 + 1, session="a", reason="NEW"))
+    after = learned(connect(T0 + 2, session="b"))
     with open_writer(url) as store, store.detached() as other, ThreadPoolExecutor(1) as pool:
         other.execute("SET deadlock_timeout = '60s'")  # so that it is not the one that is stopped
         other.execute("BEGIN")
-        other.execute("SELECT FROM clients FOR UPDATE")
-        writing = pool.submit(one_by_one, postgres_store_url, [[news]])
+        other.execute(held)
+        writing = pool.submit(write, postgres_store_url, [[news], [after]])
         while not other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
             time.sleep(0.01)
         other.execute(
             "INSERT INTO texts (text) VALUES ('NEW')"
         )  # which the writer has put there, and not committed
         other.execute("ROLLBACK")
-        (counts,) = writing.result(timeout=60)
-    assert counts.stored == 1
+        assert [counts.stored for counts in writing.result(timeout=60)] == [1, 1]
+    with open_reader(url) as reading:
+        assert not list(faults(reading))

@@ -21,7 +21,7 @@ from tests.builders import T0, connect
 from tests.conftest import Server, new_database
 from tests.contents import beliefs, connected, contents
 from tests.contract.test_crash import held, recorded, unmoved
-from tests.processes import finish, here, start
+from tests.processes import LISTENING, finish, here, start
 
 AWAY = "Waiting up to 60 s for it."
 BACK = "It answers again; the batch is written."
@@ -126,6 +126,27 @@ def test_a_server_that_is_stopped_and_started_is_waited_for(
     assert code == 0, err
     assert err.count(AWAY) == err.count(BACK) == 1, err
     assert_as_undisturbed(url_there, fleet)
+
+
+def test_ctrl_c_ends_it_while_the_server_is_at_what_it_was_sent(postgres_store_url: str, fleet: Path) -> None:
+    """Somebody else holds the table, for hours: what is written in another thread is given up."""
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'transitions'::regclass"
+    assert here("ingest", str(min(fleet.iterdir())), "--store", postgres_store_url) == 0
+    before = contents(postgres_store_url)
+    with connected(postgres_store_url) as connection:
+        connection.execute(sa.text("LOCK TABLE transitions IN EXCLUSIVE MODE"))
+        process = start("ingest", str(fleet), "--store", postgres_store_url, command=LISTENING)
+        until_s = time.monotonic() + 60
+        while not connection.scalar(sa.text(blocked)):
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        code, _, err = finish(process, timeout_s=20)
+        assert connection.scalar(sa.text(blocked)) == 0
+    assert code == 130, err
+    assert contents(postgres_store_url) == before
+    assert here("ingest", str(fleet), "--store", postgres_store_url) == 0
+    assert_as_undisturbed(postgres_store_url, fleet)
 
 
 @pytest.mark.parametrize("wait", ["0", "0.5"])

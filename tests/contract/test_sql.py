@@ -28,6 +28,7 @@ from store.mirror import mirror_path, refresh
 from store.sandbox import locked_down, question
 from tests.contract.test_commands import Done, Run, on_any, run, sampled
 from tests.contract.test_views import rows
+from tests.processes import LISTENING
 
 __all__ = ["on_any", "run", "sampled"]  # fixtures
 
@@ -169,15 +170,6 @@ def test_queries_come_from_standard_input_and_an_error_does_not_end_them(
     assert "nope" in done.err
 
 
-# Whoever runs the tests in the background may have had SIGINT ignored, which a process inherits.
-LISTENING = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-import thingline
-sys.exit(thingline.main(sys.argv[1:]))
-"""
-
-
 def test_the_prompt_outlives_errors_and_an_interrupt(path: Path) -> None:
     ours, theirs = pty.openpty()
     environment = {
@@ -186,7 +178,7 @@ def test_the_prompt_outlives_errors_and_an_interrupt(path: Path) -> None:
         "TERM": "dumb",
     }
     process = subprocess.Popen(
-        [sys.executable, "-c", LISTENING, "sql", "--store", str(path).removesuffix(".duckdb")],
+        [*LISTENING, "sql", "--store", str(path).removesuffix(".duckdb")],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

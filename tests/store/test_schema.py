@@ -46,6 +46,7 @@ def shape(store: Store) -> dict[str, Any]:
             "foreign keys": sorted(map(repr, inspector.get_foreign_keys(table))),
             "checks": sorted(map(repr, inspector.get_check_constraints(table))),
             "indexes": sorted(indexes(store, table)),
+            "options": options(store, table),
         }
         for table in inspector.get_table_names()
         if table != "alembic_version"
@@ -61,6 +62,15 @@ def indexes(store: Store, table: str) -> list[str]:
     )
     with store.reading() as connection:
         return [words(one) for one in connection.scalars(sa.text(statement), {"name": table})]
+
+
+def options(store: Store, table: str) -> list[str]:
+    """Give what PostgreSQL was told of how to store a table."""
+    if store.is_sqlite:
+        return []
+    statement = "SELECT reloptions FROM pg_class WHERE oid = to_regclass(:name)"
+    with store.reading() as connection:
+        return connection.scalar(sa.text(statement), {"name": table}) or []
 
 
 def words(statement: str) -> str:
