@@ -18,7 +18,10 @@ from store.model import MOST_TEXT_BYTES, Event, Learned, Observation, Rejected
 
 Record = Learned | Rejected
 
-BATCH = 25_000  # records a transaction; three are held at once: one in writing, one folded, one being read
+# Records a transaction. Many, for a transaction writes pages of every client that it touches, however little it says of
+# each; fewer at first, so that there is soon one to write. Three are held at once: one in writing, one folded, one
+# being read.
+BATCH, FIRST = 40_000, 10_000
 BATCH_CLIENTS = 10_000  # ... and clients that they speak of, the end of whose histories is held in memory
 BATCH_BYTES = 8 << 20  # ... and bytes of what has no column of its own, so that giants do not fill the memory
 _TOGETHER = 10  # a part: so many more may be of the moment of learning that the last of them was learned in
@@ -126,22 +129,24 @@ class Batches:
     def __iter__(self) -> Iterator[list[Record]]:
         records = iter(self._records)
         over: list[Record] = []
+        most = min(FIRST, self._most)
         while True:
             with uncollected():
-                batch, over = self._taken(chain(over, records))
+                batch, over = self._taken(chain(over, records), most)
             if not batch:
                 return
             yield batch
+            most = min(2 * most, self._most)
 
-    def _taken(self, records: Iterator[Record]) -> tuple[list[Record], list[Record]]:
-        """Take the records of one transaction, none at the end; and give back the one that was read for nothing.
+    def _taken(self, records: Iterator[Record], most: int) -> tuple[list[Record], list[Record]]:
+        """Take `most` records or fewer, none at the end; and give back the one that was read for nothing.
 
         What was learned in one moment stays together, if it is not too much: half of it would be asked about, else.
         """
         batch: list[Record] = []
         named: set[str | None] = set()
         heavy = 0
-        most, moment = self._most, None
+        moment = None
         for record in records:
             if len(batch) >= most and _moment(record) != moment:
                 return batch, [record]

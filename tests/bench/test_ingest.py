@@ -27,6 +27,7 @@ EVENTS = 200_000
 DEVICES = 10_000
 ROUNDS = 3
 LARGE = (1_000_000, 100_000, 1)  # of a fleet whose devices are each heard of once a batch
+LONG = (3_000_000, 10_000, 1)  # a history whose devices each have pages of their own
 NAIVE_BATCH = 5_000
 
 
@@ -195,7 +196,7 @@ def report(
         )
 
 
-@pytest.mark.parametrize(("events", "devices", "rounds"), [(EVENTS, DEVICES, ROUNDS), LARGE])
+@pytest.mark.parametrize(("events", "devices", "rounds"), [(EVENTS, DEVICES, ROUNDS), LARGE, LONG])
 def test_live_ingest_into_sqlite(tmp_path: Path, events: int, devices: int, rounds: int) -> None:
     data = lines(random.Random(1), events, devices)
     decoded = [row[0] for row in naive_rows(data)]
@@ -226,8 +227,9 @@ def test_live_ingest_into_sqlite(tmp_path: Path, events: int, devices: int, roun
             print(f"    {name:<32} {used / events:6.1f}")
 
 
-def test_live_ingest_into_postgresql(postgres_url: str) -> None:
-    data = lines(random.Random(1), EVENTS, DEVICES)
+@pytest.mark.parametrize(("events", "devices", "rounds"), [(EVENTS, DEVICES, ROUNDS), LARGE, LONG])
+def test_live_ingest_into_postgresql(postgres_url: str, events: int, devices: int, rounds: int) -> None:
+    data = lines(random.Random(1), events, devices)
     decoded = [row[0] for row in naive_rows(data)]
     rates: dict[str, list[float]] = {"raw": [], "naive": [], "ours": []}
     runs: dict[str, Callable[[str], None]] = {
@@ -236,15 +238,17 @@ def test_live_ingest_into_postgresql(postgres_url: str) -> None:
         "ours": lambda url: ours(url, data),
     }
     admin = libpq(postgres_url)
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         for name, run in runs.items():
-            database = f"bench_{name}_{turn}"
+            database = f"bench_{name}_{events}_{devices}_{turn}"
             with psycopg.connect(admin, autocommit=True) as db:
                 db.execute(f"CREATE DATABASE {database}")
             url = str(parse_url(postgres_url).set(database=database).render_as_string(hide_password=False))
-            rates[name].append(EVENTS / timed(lambda: run(url)))  # noqa: B023 - run at once
+            rates[name].append(events / timed(lambda: run(url)))  # noqa: B023 - run at once
             with psycopg.connect(libpq(url)) as db:
                 table = "evidence" if name == "raw" else "transitions"
                 row = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-                assert row == (EVENTS,)
-    report("PostgreSQL (fsync off)", rates)
+                assert row == (events,)
+            with psycopg.connect(admin, autocommit=True) as db:
+                db.execute(f"DROP DATABASE {database}")
+    report("PostgreSQL (fsync off)", rates, events, devices, rounds)

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from ingest.check import faults
-from ingest.files import Batches
+from ingest.files import FIRST, Batches
 from ingest.writer import Counts, Writer
 from store.engine import open_reader, open_writer, parse_url
 from store.errors import StoreError
@@ -197,6 +197,8 @@ def test_what_was_learned_in_one_moment_is_not_cut_in_two() -> None:
     assert [len(batch) for batch in cut[:2]] == [11, 11]
     live = [learned(connect(T0 + n, session=f"s{n}")) for n in range(25)]
     assert [len(batch) for batch in Batches(live, most=10)] == [10, 10, 5]
+    sizes = [len(batch) for batch in Batches(itertools.repeat(live[0], 3 * FIRST + 5))]
+    assert sizes == [FIRST, 2 * FIRST, 5]
     twice = [learned(connect(T0 + n, session=f"s{n}"), n // 2) for n in range(44)]
     sizes = [len(batch) for batch in Batches(twice, most=21)]
     assert sizes == [22, 22]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.files import BATCH
+from ingest.files import FIRST
 from tests.contents import contents
 from tests.contract.test_bad_input import lines
 from tests.contract.test_crash import held
@@ -205,7 +205,7 @@ def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(
     """The first is fed line by line, so that it is at work while others come; readers read on meanwhile."""
     store = tmp_path / "store.db"
     url = f"sqlite:///{store}"
-    told = lines(range(80_000))
+    told = lines(range(40_000))
     (tmp_path / "other.ndjson").write_text("".join(told[:10]))
     with subprocess.Popen(
         [*COMMAND, "ingest", "-", "--store", str(store)],
@@ -214,10 +214,10 @@ def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(
         stderr=subprocess.PIPE,
     ) as first:
         assert first.stdin is not None
-        first.stdin.write("".join(told[:60_000]).encode())
+        first.stdin.write("".join(told[:35_000]).encode())
         first.stdin.flush()
         until_s = time.monotonic() + 60
-        while held(url) < BATCH:
+        while held(url) < FIRST:
             assert first.poll() is None
             assert time.monotonic() < until_s
             time.sleep(0.05)
@@ -228,9 +228,9 @@ def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(
             assert (out, "Another process is writing to this store" in said(err)) == ("", True)
             assert here("at", "client-1", AT, "--client", "--store", str(store)) == 0
             assert first.poll() is None  # it waits for more
-        out_bytes, err_bytes = first.communicate("".join(told[60_000:]).encode(), timeout=60)
-    assert (first.returncode, out_bytes[:34]) == (0, b"80,000 records: 80,000 events, 0 c"), err_bytes
-    assert held(url) == 80_000
+        out_bytes, err_bytes = first.communicate("".join(told[35_000:]).encode(), timeout=60)
+    assert (first.returncode, out_bytes[:34]) == (0, b"40,000 records: 40,000 events, 0 c"), err_bytes
+    assert held(url) == 40_000
     assert here("ingest", str(tmp_path / "other.ndjson"), "--store", str(store)) == 0
 
 
