@@ -11,7 +11,9 @@ Checks that the packages beside it are its own, adds up the command groups, and 
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,9 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "main", "open"]
 
 _PARTS = ("ingest", "store", "queries")
+_FULL = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+)  # what a disk says of what is written to it
 
 
 def _check_parts() -> None:
@@ -73,6 +78,7 @@ def _run(args: list[str] | None) -> int:
 
     try:
         code: Any = command_line().main(args=args, prog_name="thingline", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -82,6 +88,14 @@ def _run(args: list[str] | None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        print(f"thingline: the output cannot be written: {error.strerror}.", file=sys.stderr)
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # where what is left of it goes when Python ends
+        return 1
     except ThinglineError as error:
         report_error(error)
         return error.exit_code

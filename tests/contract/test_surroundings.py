@@ -196,6 +196,29 @@ def test_a_store_that_may_not_be_written_is_an_error_and_stays_as_it_is(public: 
     assert held(f"sqlite:///{store}") == 60
 
 
+@pytest.mark.parametrize(
+    "command", ["at client-1 {at} --client", "export evidence", "history --all --json", "--help"]
+)
+def test_an_answer_that_finds_no_room_is_told_in_a_line(folder: Path, tmp_path: Path, command: str) -> None:
+    store = tmp_path / "store.db"
+    assert here("ingest", str(folder), "--store", str(store)) == 0
+    args = command.format(at=AT).split()
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *args, *(["--store", str(store)] if len(args) > 1 else [])],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[-1] == (
+        "thingline: the output cannot be written: No space left on device."
+    )
+    assert b"Traceback" not in done.stderr
+    assert b"ignored" not in done.stderr
+
+
 # --- Another writer -----------------------------------------------------------------------------------------
 
 
