@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 from ingest.client import Client
 from ingest.counts import Counts
 from ingest.deriving import Packet, Wanted, in_parallel
+from ingest.folding import Items
+from ingest.mind import Mind
 from ingest.storing import Ready
 from ingest.sweeps import client_of
-from ingest.writer import Items, Writer
+from ingest.writer import Writer
 from store.clock import Clock, system_clock
 from store.engine import Store, translated
 from store.model import DEFAULT_REALM, Event, Learned
@@ -46,21 +48,17 @@ def state_of(rows: Rows) -> State | None:
     return State(*found[0]) if found else None
 
 
-class EvidenceWriter(Writer):
-    """Writes evidence and nothing that follows from it, and how far it has come instead of the watermark."""
+class _Mind(Mind):
+    """Knows clients by their numbers alone; and how far the back-filling has come is the newest mark."""
 
-    def _load_clients(self, ids: set[str]) -> dict[str, Client]:
+    def _known(self, ids: set[str]) -> dict[str, Client]:
+        assert self.realm_no is not None
         known = self._clients.known(ids)
-        assert self._realm_no is not None
-        for row in self.begun().clients(self._realm_no, ids - known.keys()):
+        for row in self.begun().clients(self.realm_no, ids - known.keys()):
             known[row.client_id] = Client(row.client_no, last_known_at=row.last_known_at)
-        self._clients.keep(known)
         return known
 
-    def _fold_clients(self, *_: Any) -> Iterator[Client]:
-        return iter(())
-
-    def _read_mark(self, rows: Rows) -> Mark:
+    def read_mark(self, rows: Rows) -> Mark:
         state = state_of(rows)
         if state is None:
             mark = rows.mark()
@@ -71,6 +69,13 @@ class EvidenceWriter(Writer):
             )
             return mark
         return Mark(state.last_known_at, state.replay_source_no)
+
+
+class EvidenceWriter(Writer):
+    """Writes evidence and nothing that follows from it, and how far it has come instead of the watermark."""
+
+    _MIND = _Mind
+    _DERIVES = False
 
     def _leave(self, rows: Rows, ready: Ready) -> None:
         # What is derived already may not be all of it any more.

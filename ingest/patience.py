@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
+from ingest.folding import Items
 from ingest.ledger import Stretch
 from ingest.positions import Position
-from ingest.writer import Counts, Items, Writer
+from ingest.writer import Counts, Writer
 from store.clock import Clock, system_clock
 from store.engine import Store, check_revision
 from store.errors import StoreAway, StoreError

@@ -37,6 +37,7 @@ class Ready:
     codes: Codes
     mark: Mark  # that the transaction before left behind
     mark_after: Mark
+    claims: bool  # the batch says itself when some of it was learned
     source_no: int
     position: int  # of the last record, in its source
     clients: list[Values] = field(default_factory=list)

@@ -83,7 +83,7 @@ def test_in_one_go_is_one_by_one(
     recorded: bool,
 ) -> None:
     batches = drawn(rng, recorded=recorded)
-    monkeypatch.setattr("ingest.writer.AHEAD", 3)
+    monkeypatch.setattr("ingest.folding.AHEAD", 3)
     assert in_one_go(store_url, batches) == one_by_one(other_store_url, batches)
     assert every_row(store_url) == every_row(other_store_url)
 
