@@ -80,15 +80,21 @@ class PatientWriter:
     def write_all(self, batches: Iterable[Items], *, source: str) -> Iterator[Counts]:
         """Write batches, a transaction each, in their order; gives the counts of each once it is committed.
 
-        What was read when the server went away is written as `write` does, batch by batch.
+        What was read when the server went away is written as `write` does, batch by batch. Raises what `batches` raises
+        after all that came before.
         """
         iterator = iter(batches)
         waiting: deque[Items] = deque()  # all that was read and is not known to be committed
+        failure: StoreAway | None = None  # of the source: another server than this one
 
         def read() -> Iterator[Items]:
-            for batch in iterator:
-                waiting.append(batch)
-                yield batch
+            nonlocal failure
+            try:
+                for batch in iterator:
+                    waiting.append(batch)
+                    yield batch
+            except StoreAway as error:
+                failure = error
 
         while True:
             try:
@@ -98,8 +104,12 @@ class PatientWriter:
                     waiting.popleft()
                     yield counts
             except StoreAway as error:
+                if not waiting:
+                    raise
                 away: StoreAway | None = error
             else:
+                if failure is not None:
+                    raise failure
                 return
             while waiting:
                 counts = self._write(waiting[0], source, away=away)

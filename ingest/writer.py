@@ -65,7 +65,7 @@ class Writer:
             self._rows = rows_of(store)
         self._now: int | None = None  # when the running transaction began
         self._writing: _Writing | None = None
-        self._beside = Beside(self._rows.stop)
+        self._beside = Beside(self._rows.rollback, self._rows.interrupt)
         self._mind = self._MIND(self.begun, realm, alone=store.is_sqlite)
 
     def __enter__(self) -> Writer:
@@ -76,9 +76,11 @@ class Writer:
 
     def close(self) -> None:
         """Give the connection back; what was not committed is gone."""
-        with translated(self._store.url), self._beside.taken_back():
-            self._rows.rollback()
-            self._rows.close()
+        with translated(self._store.url):
+            self._beside.stop()
+            with self._beside.connection:
+                self._rows.rollback()
+                self._rows.close()
 
     def write(
         self,
@@ -98,8 +100,9 @@ class Writer:
     def write_all(self, batches: Iterable[Items], *, source: str) -> Iterator[Counts]:
         """Write batches, a transaction each, in their order; gives the counts of each once it is committed.
 
-        A batch is written while the next is read, and folded where nobody else can write. Raises StoreError, or what
-        `batches` raises, after the counts of all that was committed by then.
+        A batch is written while the next is read, and folded where nobody else can write. What another writer undid is
+        found out, and written again, once `batches` gives the next one or ends. Raises StoreError, or what `batches`
+        raises, after the counts of all that was committed by then.
         """
         with self._beside.running(), self._all_or_nothing():
             yield from self._write_all(batches, source)
@@ -115,7 +118,8 @@ class Writer:
 
     def _roll_back(self) -> None:
         try:
-            with self._beside.taken_back():
+            self._beside.stop()
+            with self._beside.connection:
                 self._rows.rollback()
         finally:
             self._writing = self._now = None
@@ -199,12 +203,8 @@ class Writer:
         rows, self._now = self._rows, None
 
         def write() -> bool:
-            try:
-                wrote = self._put(rows, ready)
-                rows.commit()
-            except BaseException:
-                rows.rollback()
-                raise
+            wrote = self._put(rows, ready)
+            rows.commit()
             return wrote
 
         self._writing = _Writing(ready, self._beside.begin(write))

@@ -38,7 +38,7 @@ from store.rows import (
     marks,
 )
 
-_STOP_S = 5.0  # how long a server may take to be asked to give up
+_INTERRUPT_S = 5.0  # how long a server may take to be asked to give up
 
 
 class PostgresRows(Rows):
@@ -93,11 +93,11 @@ class PostgresRows(Rows):
         if not self._db.closed:
             self._db.execute("ROLLBACK")
 
-    def stop(self) -> None:
+    def interrupt(self) -> None:
         from psycopg import Error
 
         with suppress(Error):  # then it is waited for
-            self._db.cancel_safe(timeout=_STOP_S)
+            self._db.cancel_safe(timeout=_INTERRUPT_S)
 
     def close(self) -> None:
         self._db.close()

@@ -98,7 +98,7 @@ class Rows(ABC):
     @abstractmethod
     def rollback(self) -> None: ...
 
-    def stop(self) -> None:
+    def interrupt(self) -> None:
         """Ask the database to give up the statement that another thread waits for; SQLite's are short."""
         return
 

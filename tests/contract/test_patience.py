@@ -12,6 +12,7 @@ from typing import Literal
 import pytest
 import sqlalchemy as sa
 
+from ingest.counts import Counts
 from ingest.patience import PatientWriter
 from ingest.simulate import Choices, simulate
 from store.engine import open_reader, open_writer, parse_url
@@ -199,6 +200,24 @@ def test_only_what_passes_is_waited_for(postgres_store_url: str) -> None:
         with pytest.raises(StoreMissing):
             writer.write(learned, source="test")
     assert (len(pauses), len(said)) == (1, 1)
+
+
+def test_the_absence_of_another_server_is_no_reason_to_wait_for_this_one(store_url: str) -> None:
+    def batches() -> Iterator[list[Learned]]:
+        for number in range(2):
+            yield [Learned(connect(T0 + number, session=f"s{number}", version=number), 0, None)]
+        raise StoreAway("theirs")
+
+    pauses: list[float] = []
+    given: list[Counts] = []
+    with (
+        open_writer(parse_url(store_url)) as store,
+        PatientWriter(store, wait_s=60, pause=pauses.append) as writer,
+    ):
+        with pytest.raises(StoreAway, match="theirs"):
+            given.extend(writer.write_all(batches(), source="test"))
+        given += writer.write_all([[Learned(connect(T0 + 9, session="s9"), 0, None)]], source="test")
+    assert ([each.stored for each in given], pauses) == ([1, 1, 1], [])
 
 
 def test_the_pauses_double_and_end_with_the_wait(stoppable: Server, url_there: str) -> None:

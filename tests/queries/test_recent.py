@@ -177,9 +177,13 @@ def test_a_glance_misses_no_commit_on_postgresql(postgres_store_url: str) -> Non
         asker = reading.asker
         asker.end()
         for number in range(50):
-            with asker.snapshot() as mark:
-                assert asker.glance() == mark
-            assert asker.glance() == asker.glance() == mark
+            for _ in range(20):
+                with asker.snapshot() as mark:
+                    assert asker.glance() == mark
+                if asker.glance() == asker.glance() == mark:
+                    break
+            else:  # once or twice the server may have cleaned up between two looks, but not each time
+                pytest.fail("a glance never tells that nothing was committed")
             other.execute("BEGIN")
             other.execute("INSERT INTO texts (text) VALUES (%s)", (str(number),))
             other.execute("COMMIT")
