@@ -15,7 +15,7 @@ from ingest.backfill import Backfill
 from ingest.decode import decode_stream
 from ingest.files import Batches
 from store.engine import open_writer, parse_url
-from tests.bench.test_ingest import LARGE, lines, ours, timed
+from tests.bench.test_ingest import LARGE, LONG, lines, ours, timed
 from tests.builders import T0
 from tests.conftest import new_database
 from tests.contents import fingerprint
@@ -55,7 +55,7 @@ def beside_live(
         )
 
 
-@pytest.mark.parametrize(("events", "devices", "rounds"), [(EVENTS, DEVICES, ROUNDS), LARGE])
+@pytest.mark.parametrize(("events", "devices", "rounds"), [(EVENTS, DEVICES, ROUNDS), LARGE, LONG])
 def test_backfill_into_sqlite(tmp_path: Path, events: int, devices: int, rounds: int) -> None:
     print("\nSQLite")
     beside_live(lambda name: f"sqlite:///{tmp_path}/{name}.db", events, devices, rounds)
