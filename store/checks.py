@@ -52,12 +52,12 @@ KEPT_FROM = (
 STATEMENTS: dict[str, str] = {
     "open": f"SELECT {KEPT_COLUMNS} FROM {KEPT_FROM} WHERE k.client_no = ? AND k.last_asked_ms IS NULL",
     "about": (
-        f"SELECT {KEPT_COLUMNS} FROM {KEPT_FROM} WHERE k.client_no = ? AND k.about_ms BETWEEN ? AND ?"
-        " ORDER BY k.about_ms, k.asked_ms"
-    ),
-    "unnamed_before": (
-        f"SELECT {KEPT_COLUMNS} FROM {KEPT_FROM} WHERE k.client_no = ? AND k.about_ms < ? AND k.named = 0"
-        " ORDER BY k.about_ms DESC, k.asked_ms DESC LIMIT 1"
+        f"SELECT * FROM (SELECT {KEPT_COLUMNS} FROM {KEPT_FROM}"
+        " WHERE k.client_no = ? AND k.about_ms < ? AND k.named = 0"
+        " ORDER BY k.about_ms DESC, k.asked_ms DESC LIMIT 1) AS before_it"
+        f" UNION ALL SELECT {KEPT_COLUMNS} FROM {KEPT_FROM}"
+        " WHERE k.client_no = ? AND k.about_ms BETWEEN ? AND ?"
+        " ORDER BY 4, 2"
     ),
     "proves_in": "SELECT 1 FROM confirmations WHERE client_no = ? AND recorded_at = ? LIMIT 1",
     "same": "SELECT 1 FROM checks WHERE client_no = ? AND about_ms = ? AND asked_ms = ? AND digest = ?",
@@ -136,9 +136,8 @@ class CheckRows:
 
     def about(self, client_no: int, from_ms: int, to_ms: int) -> list[Kept]:
         """List the answers about instants in `[from_ms, to_ms]`, and the last before that named none."""
-        before = self._fetch(self._sql["unnamed_before"], (client_no, from_ms))
-        inside = self._fetch(self._sql["about"], (client_no, from_ms, to_ms))
-        return [kept_from(row) for row in (*before, *inside)]
+        rows = self._fetch(self._sql["about"], (client_no, from_ms, client_no, from_ms, to_ms))
+        return [kept_from(row) for row in rows]
 
     def asked_between(self, client_no: int, from_ms: int, to_ms: int) -> list[int]:
         """List when a client was asked in sweeps, within `[from_ms, to_ms]`."""

@@ -38,6 +38,8 @@ from store.rows import (
     marks,
 )
 
+_UNLESS_THERE = " ON CONFLICT DO NOTHING"
+FEW = 30  # rows that are put there one by one before a table in between, emptied each time, is quicker
 _INTERRUPT_S = 5.0  # how long a server may take to be asked to give up
 
 
@@ -79,7 +81,7 @@ class PostgresRows(Rows):
     def care(self) -> Care:
         return care_of(self._db.execute, lock=" FOR SHARE")
 
-    def changed(self, statement: str, rows: Sequence[Values]) -> int:
+    def changed(self, statement: str, rows: Coded) -> int:
         if not rows:
             return 0
         with self._db.cursor() as cursor:
@@ -181,6 +183,13 @@ class PostgresRows(Rows):
 
     def find(self, keys: Sequence[tuple[int, Identity]]) -> dict[tuple[int, Identity], Session]:
         packed = {(no, pack_identity(key)): (no, key) for no, key in keys}
+        if len(packed) == 1:  # which the planner takes for a hundred, in an array
+            ((place, asked),) = packed.items()
+            found = self._sessions(
+                f"SELECT {SESSION_COLUMNS} FROM {SESSION_FROM} WHERE s.client_no = %s AND s.session = %s",
+                place,
+            )
+            return {asked: found[0]} if found else {}
         rows = self._db.execute(
             "SELECT s.client_no, s.session, s.version, s.connect_ms, s.disconnect_ms, t.text"
             " FROM unnest(%s::int[], %s::bytea[]) k(no, session)"
@@ -235,35 +244,26 @@ class PostgresRows(Rows):
             raise SessionHeld from error
 
     def put_sessions(self, rows: Coded, codes: Codes) -> None:
-        if not rows:
-            return
-        self._copy("session_rows_in", SESSION, rows)
-        self._db.execute(
-            f"INSERT INTO session_rows ({SESSION}) SELECT {SESSION} FROM session_rows_in{UPSERT}"
-        )
-        self._db.execute("TRUNCATE session_rows_in")
+        self._put("session_rows", SESSION, rows, UPSERT)
 
     def put_evidence(self, rows: Coded, codes: Codes) -> int:
-        if not rows:
-            return 0
-        self._copy("evidence_in", EVIDENCE, rows)
-        done = self._db.execute(
-            f"INSERT INTO evidence ({EVIDENCE}) SELECT {EVIDENCE} FROM evidence_in ON CONFLICT DO NOTHING"
-        ).rowcount
-        self._db.execute("TRUNCATE evidence_in")
-        return int(done)
+        return self._put("evidence", EVIDENCE, rows, _UNLESS_THERE)
 
     def put_once(self, table: str, rows: Sequence[Values]) -> int:
-        if not rows:
-            return 0
-        columns = ONCE[table]
+        return self._insert(table, ONCE[table], rows, _UNLESS_THERE)
+
+    def _put(self, table: str, columns: str, rows: Coded, then: str) -> int:
+        """Insert rows that a constraint may be against; gives how many rows of the store it changed."""
+        if len(rows) <= FEW:
+            return self._insert(table, columns, rows, then)
+        self._copy(f"{table}_in", columns, rows)
+        done = self._db.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table}_in{then}")
+        self._db.execute(f"TRUNCATE {table}_in")
+        return int(done.rowcount)
+
+    def _insert(self, table: str, columns: str, rows: Coded, then: str) -> int:
         places = marks(columns).replace("?", self._mark)
-        with self._db.cursor() as cursor:
-            cursor.executemany(
-                f"INSERT INTO {table} ({columns}) VALUES ({places}) ON CONFLICT DO NOTHING",
-                rows,
-            )
-            return int(cursor.rowcount)
+        return self.changed(f"INSERT INTO {table} ({columns}) VALUES ({places}){then}", rows)
 
     def put_transitions(self, rows: Sequence[Sequence[Any]]) -> None:
         if rows:

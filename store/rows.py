@@ -89,7 +89,7 @@ class Rows(ABC):
         return self._all(statement.replace("?", self._mark), values)
 
     @abstractmethod
-    def changed(self, statement: str, rows: Sequence[Values]) -> int:
+    def changed(self, statement: str, rows: Coded) -> int:
         """Run a statement (`?` for a parameter) once a row; gives how many rows of the store it changed."""
 
     @abstractmethod

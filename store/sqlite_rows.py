@@ -111,7 +111,7 @@ class SqliteRows(Rows):
     def care(self) -> Care:
         return care_of(self._db.execute)
 
-    def changed(self, statement: str, rows: Sequence[Values]) -> int:
+    def changed(self, statement: str, rows: Coded) -> int:
         return self._counted(statement, rows)
 
     def commit(self) -> None:
@@ -214,7 +214,7 @@ class SqliteRows(Rows):
         columns = ONCE[table]
         return self._counted(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks(columns)})", rows)
 
-    def _counted(self, statement: str, rows: Sequence[Values]) -> int:
+    def _counted(self, statement: str, rows: Coded) -> int:
         before = self._db.total_changes
         self._db.executemany(statement, rows)
         return self._db.total_changes - before

@@ -84,6 +84,7 @@ def test_in_one_go_is_one_by_one(
 ) -> None:
     batches = drawn(rng, recorded=recorded)
     monkeypatch.setattr("ingest.folding.AHEAD", 3)
+    monkeypatch.setattr("store.postgres_rows.FEW", 2)
     assert in_one_go(store_url, batches) == one_by_one(other_store_url, batches)
     assert every_row(store_url) == every_row(other_store_url)
 
@@ -279,8 +280,12 @@ def test_whoever_stops_listening_leaves_a_sound_store(store_url: str) -> None:
 IDS = ["a" * 32, "00000000-0000-0000-0000-000000000000", "x", "é" * 500, 'q"\\', "\\.", "y" * 1_024]
 
 
-def test_rows_in_bulk_keep_every_kind_of_id_and_text(store_url: str) -> None:
-    """Ids of any shape, and members that no column has, travel to either engine and back."""
+@pytest.mark.parametrize("few", [0, 1_000])
+def test_rows_in_bulk_keep_every_kind_of_id_and_text(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """Ids of any shape, and members that no column has, travel to either engine and back, few or many."""
+    monkeypatch.setattr("store.postgres_rows.FEW", few)
     extra = '{"a\\u0000b":["\\"quoted\\"","line\\nend","],[","null",null,1.5e300]}'
     batch = [
         learned(connect(T0 + n * HOUR_MS, session=one, version=2**62, extra=extra if n % 2 else None))
