@@ -209,7 +209,7 @@ def translated(url: URL) -> Iterator[None]:
 def _explained(url: URL, error: BaseException) -> StoreError:
     detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     detail = _without_secrets(url, detail)
-    if "locked" in detail or "busy" in detail:
+    if isinstance(error, sqlite3.Error) and ("locked" in detail or "busy" in detail):
         return StoreBusy()
     if "disk is full" in detail or "No space left" in detail:
         return StoreUnreachable(

@@ -39,7 +39,7 @@ from store.rows import (
 )
 
 _UNLESS_THERE = " ON CONFLICT DO NOTHING"
-FEW = 30  # rows that are put there one by one before a table in between, emptied each time, is quicker
+FEW = 10  # rows that are put there one by one before a table in between, emptied each time, is quicker
 _INTERRUPT_S = 5.0  # how long a server may take to be asked to give up
 
 
@@ -250,20 +250,17 @@ class PostgresRows(Rows):
         return self._put("evidence", EVIDENCE, rows, _UNLESS_THERE)
 
     def put_once(self, table: str, rows: Sequence[Values]) -> int:
-        return self._insert(table, ONCE[table], rows, _UNLESS_THERE)
+        return self.changed(_insert(table, ONCE[table], _UNLESS_THERE), rows)
 
     def _put(self, table: str, columns: str, rows: Coded, then: str) -> int:
         """Insert rows that a constraint may be against; gives how many rows of the store it changed."""
         if len(rows) <= FEW:
-            return self._insert(table, columns, rows, then)
+            statement = _insert(table, columns, then).replace("?", self._mark)
+            return sum(self._db.execute(statement, row).rowcount for row in rows)
         self._copy(f"{table}_in", columns, rows)
         done = self._db.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table}_in{then}")
         self._db.execute(f"TRUNCATE {table}_in")
         return int(done.rowcount)
-
-    def _insert(self, table: str, columns: str, rows: Coded, then: str) -> int:
-        places = marks(columns).replace("?", self._mark)
-        return self.changed(f"INSERT INTO {table} ({columns}) VALUES ({places}){then}", rows)
 
     def put_transitions(self, rows: Sequence[Sequence[Any]]) -> None:
         if rows:
@@ -315,3 +312,7 @@ class PostgresRows(Rows):
             " k(first_ms, has_strays, last_known_at, checked_ms, client_no) WHERE c.client_no = k.client_no",
             (firsts, strays, known, checked, numbers),
         )
+
+
+def _insert(table: str, columns: str, then: str) -> str:
+    return f"INSERT INTO {table} ({columns}) VALUES ({marks(columns)}){then}"
