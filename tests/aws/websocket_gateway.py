@@ -52,7 +52,7 @@ class Gateway:
         """Break all connections."""
         for each in self._open:
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                _shut(each)
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -130,6 +130,11 @@ def _request(head: bytes) -> tuple[str, dict[str, str]]:
     return first.split(" ")[1], {name.lower(): value for name, value in headers.items()}
 
 
+def _shut(each: socket.socket) -> None:
+    """End a connection in both directions. An SSLSocket's own way leaves whoever reads it with the bytes of TLS."""
+    socket.socket.shutdown(each, socket.SHUT_RDWR)
+
+
 def _exactly(client: socket.socket, size: int) -> bytes:
     found = b""
     while len(found) < size:
@@ -162,7 +167,7 @@ def _to_client(broker: socket.socket, client: socket.socket) -> None:
             size = bytes([len(content)]) if len(content) < 126 else struct.pack("!BH", 126, len(content))
             client.sendall(b"\x82" + size + content)
     with suppress(OSError):
-        client.shutdown(socket.SHUT_RDWR)
+        _shut(client)
 
 
 @contextmanager
