@@ -25,9 +25,8 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "main", "open"]
 
 _PARTS = ("ingest", "store", "queries")
-_FULL = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-)  # what a disk says of what is written to it
+# What a disk says of what is written to it.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def _check_parts() -> None:
@@ -92,9 +91,8 @@ def _run(args: list[str] | None) -> int:
         if error.errno not in _FULL or error.filename is not None:
             raise
         print(f"thingline: the output cannot be written: {error.strerror}.", file=sys.stderr)
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # where what is left of it goes when Python ends
+        # Python writes what is left of it when it ends, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ThinglineError as error:
         report_error(error)

@@ -22,7 +22,6 @@ _Result = TypeVar("_Result")
 _TURN_S = 0.000_5
 _STOP_S = 0.05  # how long what has begun may go on before it is stopped, and again
 
-
 _turns = Lock()
 _short, _usual_s = 0, 0.0  # how many want short turns, and what they were before
 

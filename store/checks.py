@@ -51,6 +51,7 @@ KEPT_FROM = (
 # `?` stands for a parameter; PostgreSQL's driver reads `%s`.
 STATEMENTS: dict[str, str] = {
     "open": f"SELECT {KEPT_COLUMNS} FROM {KEPT_FROM} WHERE k.client_no = ? AND k.last_asked_ms IS NULL",
+    # In the order of about_ms and asked_ms, which a UNION knows by their places only.
     "about": (
         f"SELECT * FROM (SELECT {KEPT_COLUMNS} FROM {KEPT_FROM}"
         " WHERE k.client_no = ? AND k.about_ms < ? AND k.named = 0"

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from ingest.counts import Counts
 from ingest.patience import PatientWriter
 from ingest.simulate import Choices, simulate
-from store.engine import open_reader, open_writer, parse_url
+from store.engine import open_reader, open_writer, parse_url, translated
 from store.errors import StoreAway, StoreMissing, StoreUnreachable
 from store.model import Learned
 from tests.builders import T0, connect
@@ -200,6 +201,12 @@ def test_only_what_passes_is_waited_for(postgres_store_url: str) -> None:
         with pytest.raises(StoreMissing):
             writer.write(learned, source="test")
     assert (len(pauses), len(said)) == (1, 1)
+
+
+def test_a_pipeline_that_is_broken_off_is_an_absence_and_no_other_writer() -> None:
+    """In one of some 150 breaks psycopg says this of its own connection; "busy" is SQLite's word for a lock."""
+    with pytest.raises(StoreAway), translated(parse_url("postgresql://db.example/fleet")):
+        raise psycopg.OperationalError("cannot exit pipeline mode while busy")
 
 
 def test_the_absence_of_another_server_is_no_reason_to_wait_for_this_one(store_url: str) -> None:
