@@ -1,7 +1,8 @@
 """Find what is wrong with a store: each fault with its kind, its client, and how to mend it.
 
 Every client is derived again from its evidence by ingest/rebuild.py and compared; beside that, what needs no
-rule to be seen: rows that contradict each other, numbers that name nothing, a watermark that hides evidence.
+rule to be seen: evidence that is not what its digest was made of, rows that contradict each other, numbers that
+name nothing, a watermark that hides evidence.
 Reads one snapshot and writes nothing, so that it runs beside a writer.
 """
 
@@ -16,10 +17,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ingest.clientwise import Held, Run, Values, clients
+from ingest.digest import digest
+from ingest.forget import is_forgotten
 from ingest.rebuild import AS_THEY_ARE, Derived, derive, sessions_of
+from ingest.sweeps import body_of
 from store.checks import CONFIRMATION_COLUMNS
 from store.engine import Store
-from store.model import Kind
+from store.model import Event, Kind, Observation
 from store.rows import SESSION, TRANSITION
 from store.shape import differences
 from store.watermark import LEARNED
@@ -118,6 +122,7 @@ def faults(store: Store, progress: Callable[[int, int], None] = lambda done, tot
                 for fault in _unreadable(run):
                     broken = True
                     yield fault
+                yield from _observations(run)
                 if not unfinished:
                     yield from _clients(run, progress)
         except (sqlite3.DatabaseError, ValueError, KeyError) as error:
@@ -170,6 +175,21 @@ def _unreadable(run: Run) -> Iterator[Fault]:
             yield _of_store("evidence", f"{table}.{column} is no JSON", RESTORE, strange)
 
 
+def _observations(run: Run) -> Iterator[Fault]:
+    """Find what the registry said, or an error of the API, that is no longer what was told."""
+    rows = run("SELECT digest, kind, subject, at_ms, body FROM observations")
+    changed = [said for number, *members in rows if _is_changed(said := Observation(*members), number)]
+    if changed:
+        kind, subject, at_ms, _ = changed[0]
+        detail = f"what was told in the {kind} of {subject} at {at_ms} is no longer what came"
+        yield _of_store("evidence-changed", detail, RESTORE, len(changed))
+
+
+def _is_changed(evidence: Event | Observation, number: int) -> bool:
+    """Tell whether evidence is not what was numbered when it came. What was forgotten is not, and says so."""
+    return digest(evidence) != number and not is_forgotten(evidence)
+
+
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text)
@@ -203,6 +223,8 @@ def _clients(run: Run, progress: Callable[[int, int], None]) -> Iterator[Fault]:
 
 
 def _of_client(held: Held) -> Iterator[tuple[str, list[str], str]]:
+    if changed := list(_changed(held)):
+        yield "evidence-changed", changed, RESTORE
     broken = [*_tiles(held.transitions, "transition"), *_tiles(held.confirmations, "confirmation")]
     if broken:
         yield "tile", broken, REBUILD
@@ -220,6 +242,19 @@ def _of_client(held: Held) -> Iterator[tuple[str, list[str], str]]:
             yield f"{what}-{how}", details, DERIVE
     if told := _of_row(held, derived):
         yield "client-changed", told, DERIVE
+
+
+def _changed(held: Held) -> Iterator[str]:
+    """Find evidence of a client that is not what it was when it came."""
+    for number, event in ((row.digest, row.event) for row in held.events):
+        if _is_changed(event, number):
+            yield f"the {event.kind.name.lower()} at {event.at_ms} is no longer what came"
+    for number, kept in ((row.digest, row.kept) for row in held.checks):
+        asked_ms = kept.check.asked_ms
+        if _is_changed(
+            Observation("check", held.client_id, asked_ms, body_of(kept.answer, asked_ms)), number
+        ):
+            yield f"the check asked at {asked_ms} is no longer what came"
 
 
 def _compared(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.engine import Store, translated
-from store.model import bytes_of
+from store.model import Event, Observation, bytes_of
 from store.rows import Rows, Values, rows_of
 
 _PREFIX = "forgotten-"
@@ -64,6 +64,11 @@ def forget(store: Store, name: str, *, realm: str, by_client: bool = False) -> F
     to do. Memory: the evidence of one device, the interned texts, and the annotations.
     """
     return _rewritten(store, lambda rows, done: _forget(rows, name, realm, done, by_client=by_client))
+
+
+def is_forgotten(evidence: Event | Observation) -> bool:
+    """Tell whether evidence may have been rewritten here, so that it bears another digest than its own."""
+    return any(isinstance(said, str) and _PREFIX in said for said in evidence)
 
 
 def forget_author(store: Store, name: str) -> Forgotten:

@@ -13,7 +13,7 @@ from store.engine import open_writer, parse_url
 from store.model import Learned
 from tests.builders import T0, connect, disconnect
 from tests.contract.test_care import fill_checked
-from tests.contract.test_commands import Run, execute, on_any, run, sampled
+from tests.contract.test_commands import Run, event_json, execute, ndjson, on_any, run, sampled
 
 __all__ = ["on_any", "run", "sampled"]  # fixtures
 
@@ -87,3 +87,35 @@ def test_rules_that_are_gone_are_brought_back(sampled: Run, store_url: str) -> N
     assert [one["kind"] for one in done.objects] == ["reference"]
     assert sampled("rebuild").code == 0
     assert sampled("db", "check").code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "times"),
+    [
+        ("UPDATE evidence SET ip_no = NULL WHERE ip_no IS NOT NULL AND client_no = {client}", 1),
+        ('UPDATE evidence SET extra = \'{{"eventReason":"x"}}\' WHERE client_no = {client}', 2),
+        ("UPDATE evidence SET principal_no = reason_no WHERE kind = 2 AND client_no = {client}", 1),
+        ("UPDATE checks SET answer = replace(answer, 'whatever', 'else')", 1),
+        ("UPDATE observations SET body = replace(body, 'ghost', 'other')", 1),
+    ],
+)
+def test_evidence_that_was_changed_is_found_though_every_timeline_is_right(
+    run: Run, store_url: str, tmp_path: Path, change: str, times: int
+) -> None:
+    api = "GetThingConnectivityData"
+    told = [
+        event_json(connect(T0, client_id="pump-17", session="s"), ipAddress="192.0.2.7"),
+        event_json(disconnect(T0 + 1_000, client_id="pump-17", session="s")),
+        {"check": {"api": api, "response": {"thingName": "pump-17", "connected": False, "more": "whatever"}}},
+        {"check": {"api": api, "thingName": "ghost", "error": "ResourceNotFoundException"}},
+    ]
+    assert run("ingest", "--asked-at", str(T0 + 90_000), ndjson(tmp_path / "told", told)).code == 0
+    assert run("db", "check").code == 0
+    client = "(SELECT client_no FROM clients WHERE client_id = 'pump-17')"
+    execute(store_url, change.format(client=client))
+    done = run("db", "check", "--json")
+    assert done.code == 1
+    assert [(one["kind"], one["times"]) for one in done.objects] == [("evidence-changed", times)]
+    assert all(one["mend"].startswith("restore a backup") for one in done.objects)
+    assert run("rebuild").code == 0
+    assert run("db", "check").code == 1  # no rule brings it back
