@@ -34,8 +34,8 @@ if TYPE_CHECKING:
         "Take recorded evidence into the store: lifecycle events in any envelope (NDJSON, concatenated"
         " objects, arrays, gzip, SQS, SNS, Lambda, Kinesis), results of GetThingConnectivityData, SearchIndex"
         " and GetConnection as AWS CLI or boto3 gives them, or thingline's own recordings. PATH may be a"
-        " folder; - is standard input. Doing it again changes nothing. What cannot be read goes to quarantine."
-        " Years of it go in faster by `thingline backfill`.",
+        " folder; - is standard input, and is written as it comes. Doing it again changes nothing. What cannot be"
+        " read goes to quarantine. Years of it go in faster by `thingline backfill`.",
         "thingline ingest events.ndjson.gz",
         "thingline ingest firehose/2026/11/",
         "aws s3 cp s3://bucket/key - | thingline ingest -",

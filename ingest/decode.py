@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from io import BytesIO
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, overload
 
 import msgspec
 
@@ -83,18 +83,36 @@ _members_of = msgspec.structs.astuple
 _new = tuple.__new__  # a third of the price of calling the named tuple's class
 
 
+@overload
 def decode_stream(
     chunks: Iterable[bytes],
     *,
     now: Callable[[], int],
     asked_ms: int | None = None,
     most_inflated: int | None = None,
-) -> Iterator[Learned | Rejected]:
+) -> Iterator[Learned | Rejected]: ...
+
+
+@overload
+def decode_stream(
+    chunks: Iterable[bytes], *, now: Callable[[], int], asked_ms: int | None = None, pauses: Literal[True]
+) -> Iterator[Learned | Rejected | None]: ...
+
+
+def decode_stream(
+    chunks: Iterable[bytes],
+    *,
+    now: Callable[[], int],
+    asked_ms: int | None = None,
+    most_inflated: int | None = None,
+    pauses: bool = False,
+) -> Iterator[Learned | Rejected | None]:
     """Yield all that a file or another long source says, in its order, in constant memory.
 
     `now` gives the moment of receipt in epoch ms; `asked_ms` is when the API was asked for results that do not
     say it. Gzip is recognised; where it is cut, what came before is yielded and one truncated-gzip last, and where
-    it unpacks to more than `most_inflated` bytes a too-large.
+    it unpacks to more than `most_inflated` bytes a too-large. With `pauses`, an empty chunk says that there is no more
+    for now; a None follows what stood before it.
     Never raises for any bytes.
     """
     reader = _Reader(now, asked_ms)
@@ -121,6 +139,8 @@ def decode_stream(
                 else:
                     reader.received(len(item.raw))
                     yield from reader.found(item, _Place(item.position))
+        if pauses and scanner.paused:
+            yield None
 
 
 def decode_message(

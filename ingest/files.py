@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from select import select
 from typing import BinaryIO, Protocol
 
 from ingest.decode import decode_stream
@@ -26,6 +30,7 @@ BATCH_CLIENTS = 10_000  # ... and clients that they speak of, the end of whose h
 BATCH_BYTES = 8 << 20  # ... and bytes of what has no column of its own, so that giants do not fill the memory
 _TOGETHER = 10  # a part: so many more may be of the moment of learning that the last of them was learned in
 _CHUNK = 1 << 20
+_PAUSE_S = 0.25  # after which what was read of a pipe is written, if there is no more for now
 
 # A source that ends in one of these was cut short or damaged: what came before is kept, and we say so.
 BROKEN = frozenset({"truncated-gzip", "corrupt-gzip", "truncated-array"})
@@ -47,10 +52,43 @@ def named(paths: Sequence[str]) -> list[str]:
 
 
 def chunks(source: BinaryIO, seen: Callable[[int], None] = lambda count: None) -> Iterator[bytes]:
-    """Read a stream piece by piece; tells `seen` how many bytes each had."""
-    while piece := source.read(_CHUNK):
+    """Read a stream piece by piece; tells `seen` how many bytes each had.
+
+    What a pipe, a terminal or a socket has is given at once; where it has no more for now, an empty piece says so, a
+    few times a second at most.
+    """
+    live = _live(source)
+    pieces = _from_file(source) if live is None else _as_it_comes(live)
+    for piece in pieces:
         seen(len(piece))
         yield piece
+
+
+def _from_file(source: BinaryIO) -> Iterator[bytes]:
+    while piece := source.read(_CHUNK):
+        yield piece
+
+
+def _as_it_comes(live: int) -> Iterator[bytes]:
+    due_s = time.monotonic() + _PAUSE_S
+    while True:
+        if not select([live], (), (), max(0.0, due_s - time.monotonic()))[0]:
+            yield b""
+            due_s = time.monotonic() + _PAUSE_S
+            continue
+        piece = os.read(live, _CHUNK)
+        if not piece:
+            return
+        yield piece
+
+
+def _live(source: BinaryIO) -> int | None:
+    """Give the descriptor of a stream whose bytes come as somebody writes them; None for a file, or none at all."""
+    try:
+        number = source.fileno()
+    except OSError:
+        return None
+    return None if stat.S_ISREG(os.fstat(number).st_mode) else number
 
 
 class Taking(Protocol):
@@ -95,9 +133,10 @@ def ingest_file(
     try:
         source = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115 - closed below
         with source:
-            records = decode_stream(chunks(source, count), now=clock, asked_ms=asked_ms)
+            records = decode_stream(chunks(source, count), now=clock, asked_ms=asked_ms, pauses=True)
             if redact is not None:
-                records = map(redact.record, records)
+                redacted = redact.record
+                records = (record and redacted(record) for record in records)
             batches = Batches(records)
             for counts in writer.write_all(batches, source=name):
                 total.add(counts)
@@ -115,31 +154,35 @@ def ingest_file(
 class Batches:
     """Records cut into transactions: so many records, of so many clients, or so many bytes of what is unusual.
 
+    A None among them says that there is no more for now: what was read since the last is a transaction, an empty one
+    maybe; not of a recording, for more of the same moment may follow.
+
     `broken` tells what is wrong with their source as a whole, once it was met.
     """
 
     def __init__(
-        self, records: Iterable[Record], *, most: int = BATCH, most_bytes: int = BATCH_BYTES
+        self, records: Iterable[Record | None], *, most: int = BATCH, most_bytes: int = BATCH_BYTES
     ) -> None:
         self._records = records
         self._most = most
         self._most_bytes = most_bytes
+        self._ended = False
         self.broken: str | None = None
 
     def __iter__(self) -> Iterator[list[Record]]:
         records = iter(self._records)
         over: list[Record] = []
         most = min(FIRST, self._most)
-        while True:
+        self._ended = False
+        while not self._ended:
             with uncollected():
                 batch, over = self._taken(chain(over, records), most)
-            if not batch:
-                return
-            yield batch
+            if batch or not self._ended:
+                yield batch
             most = min(2 * most, self._most)
 
-    def _taken(self, records: Iterator[Record], most: int) -> tuple[list[Record], list[Record]]:
-        """Take `most` records or fewer, none at the end; and give back the one that was read for nothing.
+    def _taken(self, records: Iterator[Record | None], most: int) -> tuple[list[Record], list[Record]]:
+        """Take `most` records or fewer, up to the end or a pause; and give back the one that was read for nothing.
 
         What was learned in one moment stays together, if it is not too much: half of it would be asked about, else.
         """
@@ -148,6 +191,10 @@ class Batches:
         heavy = 0
         moment = None
         for record in records:
+            if record is None:
+                if batch and _moment(batch[-1]) is not None:
+                    continue
+                break
             if len(batch) >= most and _moment(record) != moment:
                 return batch, [record]
             batch.append(record)
@@ -168,6 +215,8 @@ class Batches:
                 most, moment = len(batch), _moment(record)
                 if moment is None:
                     break
+        else:
+            self._ended = True
         return batch, []
 
 

@@ -91,7 +91,8 @@ class PatientWriter:
             nonlocal failure
             try:
                 for batch in iterator:
-                    waiting.append(batch)
+                    if batch:
+                        waiting.append(batch)
                     yield batch
             except StoreAway as error:
                 failure = error

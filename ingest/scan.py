@@ -76,6 +76,7 @@ class Scanner:
         self.at = 0
         self.base = 0
         self.starved = False
+        self.paused = False  # an empty chunk came: there is no more for now
         self._source = inflate(chunks, most=most_inflated)
         self._final = False
         self._broken: Broken | None = None
@@ -105,11 +106,15 @@ class Scanner:
         size = len(rest)
         self.base += self.at
         self.at = 0
-        self.starved = False
+        self.starved = self.paused = False
         for chunk in self._source:
             if isinstance(chunk, Broken):
                 self._broken = chunk
                 break
+            if not chunk:
+                self.paused = True
+                self.buffer = b"".join(parts)
+                return True
             parts.append(chunk)
             size += len(chunk)
             if size >= (self._need or _PATIENCE_BYTES) or (not self._need and b"\n" in chunk):

@@ -101,8 +101,9 @@ class Writer:
         """Write batches, a transaction each, in their order; gives the counts of each once it is committed.
 
         A batch is written while the next is read, and folded where nobody else can write. What another writer undid is
-        found out, and written again, once `batches` gives the next one or ends. Raises StoreError, or what `batches`
-        raises, after the counts of all that was committed by then.
+        found out, and written again, once `batches` gives the next one or ends; an empty one, of which no counts are
+        given, says that there is no more for now. Raises StoreError, or what `batches` raises, after the counts of all
+        that was committed by then.
         """
         with self._beside.running(), self._all_or_nothing():
             yield from self._write_all(batches, source)
@@ -164,14 +165,14 @@ class Writer:
                     items = next(iterator, None)
                 except Exception as error:
                     failure = error  # what was read before is written first
-            if items is not None:
+            if items:
                 waiting.append(items)
             try:
                 if self._writing is not None:
                     yield self._settled(folded)
                     waiting.popleft()
                 with uncollected():
-                    batch = None if items is None else self._learn(items, source)
+                    batch = self._learn(items, source) if items else None
                     if folded is not None:
                         self._start(folded)
                     folded = (

@@ -257,6 +257,37 @@ def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(
     assert here("ingest", str(tmp_path / "other.ndjson"), "--store", str(store)) == 0
 
 
+# --- A source that trickles ---------------------------------------------------------------------------------
+
+
+def test_what_comes_through_a_pipe_is_answerable_soon_though_more_may_come(store_url: str) -> None:
+    """Neither a pause nor an end is waited for: a line at a time, more often than a source is said to pause."""
+    told = lines(range(2_000))
+    with subprocess.Popen(
+        [*COMMAND, "ingest", "-", "--store", store_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as ingesting:
+        assert ingesting.stdin is not None
+        until_s = time.monotonic() + 60
+        written = 0
+        while held(store_url) < 10:
+            assert ingesting.poll() is None
+            assert time.monotonic() < until_s
+            if written < len(told):
+                ingesting.stdin.write(told[written].encode())
+                ingesting.stdin.flush()
+                written += 1
+            time.sleep(0.01)
+        seen = held(store_url)
+        ingesting.stdin.write(told[written].encode().rstrip())  # as much of a line as says all
+        ingesting.stdin.flush()
+        while held(store_url) <= max(seen, written):
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        out, _ = ingesting.communicate(b"\n" + "".join(told[written + 1 :]).encode(), timeout=60)
+    assert (ingesting.returncode, out[:13]) == (0, b"2,000 records")
+    assert held(store_url) == 2_000
+
+
 # --- A copy that cannot be written --------------------------------------------------------------------------
 
 

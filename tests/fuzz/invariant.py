@@ -69,6 +69,9 @@ def hold_on(data: bytes) -> None:
     for size in (1, 1 + len(data) // 3) if len(data) < 300 else (1 + len(data) // 3,):
         chunks = [data[at : at + size] for at in range(0, len(data), size)]
         assert list(decode_stream(chunks, now=_now)) == items, "how it was cut into chunks shows"
+        paused = [part for chunk in chunks for part in (chunk, b"")]
+        told = [item for item in decode_stream(paused, now=_now, pauses=True) if item is not None]
+        assert told == items, "where it paused shows"
     for item in (*items, *decode_message(data, now=_now)):
         if isinstance(item, Learned):
             _hold_learned(item.evidence, item.known_at_ms)
