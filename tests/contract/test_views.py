@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import sqlalchemy as sa
@@ -91,6 +92,26 @@ def test_periods_know_when_nobody_was_watching(store_url: str, rng: random.Rando
     assert {"observed", "inferred", "unknown"} <= {row[6] for row in found}
 
 
+def test_the_periods_between_two_instants_are_those_that_overlap_them(
+    postgres_store_url: str, rng: random.Random
+) -> None:
+    told = check_laws.in_turn(rng, check_laws.histories(rng, 60))
+    watches = [Learned(Watch("sqs", T0 + a * 60_000, T0 + b * 60_000), 0) for a, b in ((0, 90), (500, 4_500))]
+    ingest(postgres_store_url, [[*check_laws.learned(told, range(NOW - len(told), NOW)), *watches]])
+    told_as = "to_timestamp(0.001 * CAST(:low AS bigint)), to_timestamp(0.001 * CAST(:high AS bigint))"
+    between = f"SELECT * FROM periods_between({told_as})"  # noqa: S608
+    overlapping = "SELECT * FROM periods WHERE from_ms < :high AND (to_ms IS NULL OR to_ms > :low)"
+    edges = [each for row in rows(postgres_store_url, "SELECT from_ms, to_ms FROM periods") for each in row]
+    met = 0
+    for _ in range(40):
+        low = rng.choice([each for each in edges if each is not None]) + rng.randint(-1, 1)
+        window = {"low": low, "high": low + rng.choice((0, 1, 60_000, 90_000_000))}
+        found = rows(postgres_store_url, between, **window)
+        assert sorted(found, key=repr) == sorted(rows(postgres_store_url, overlapping, **window), key=repr)
+        met += len(found)
+    assert met > 100
+
+
 def test_outages_are_the_runs_of_disconnected_periods(store_url: str, rng: random.Random) -> None:
     ingest(store_url, [learned(in_turn(rng, histories(rng, 120)))])
     runs: list[list[Any]] = []
@@ -162,6 +183,30 @@ def test_one_client_costs_seeks(store_url: str, rng: random.Random) -> None:
             assert not [step for step in plan if "Seq Scan on session_rows" in step], (view, plan)
             assert not [step for step in plan if "Seq Scan on confirmations" in step], (view, plan)
             assert not [step for step in plan if "Seq Scan on sweeps" in step], (view, plan)
+
+
+def test_one_client_at_an_instant_costs_seeks_whatever_is_behind_it(
+    store_url: str, rng: random.Random
+) -> None:
+    """Of SQLite where the realm is named, or its planner knows of no single client; of PostgreSQL by its functions."""
+    ingest(store_url, [learned(in_turn(rng, histories(rng, 2_000)))])
+    if store_url.startswith("sqlite"):
+        query = "SELECT * FROM timeline WHERE realm = 'default' AND client_id = 'client-7' AND at_ms <= 1790000000000"
+        ordered = f"EXPLAIN QUERY PLAN {query} ORDER BY at_ms DESC, seq DESC LIMIT 1"
+        plan = [row[3] for row in rows(store_url, ordered)]
+        assert any(step.endswith("PRIMARY KEY (client_no=? AND at_ms<?)") for step in plan), plan
+        assert not [step for step in plan if "ORDER BY" in step], plan
+        return
+    with open_reader(parse_url(store_url)) as store, store.engine.connect() as connection:
+        connection.execute(sa.text("ANALYZE"))
+        for function in ("connectivity_at(now())", "uptime(now(), now())", "periods_between(now(), now())"):
+            query = f"EXPLAIN SELECT * FROM {function} WHERE client_id = 'client-7'"  # noqa: S608
+            plan = [row[0] for row in connection.execute(sa.text(query))]
+            assert not [step for step in plan if "Scan on transitions" in step or "Function Scan" in step], (
+                plan
+            )
+            bound = r"Index Cond: \(\(client_no = .*\) AND \(at_ms < .*\) AND \(at_ms >= COALESCE"
+            assert any(re.search(bound, step) for step in plan), plan
 
 
 def _is_big(name: str) -> bool:
