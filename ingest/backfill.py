@@ -151,7 +151,7 @@ class Backfill:
                 if any(map(_is_check, items)):
                     checked.append(items)
                     return
-                if items:
+                if items or not batch:
                     yield items
 
         yield from self._evidence.write_all(plain(), source=source)

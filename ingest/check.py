@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ingest.checks import check_of
 from ingest.clientwise import Held, Run, Values, clients
 from ingest.digest import digest
-from ingest.forget import is_forgotten
+from ingest.forget import is_rewritten
 from ingest.rebuild import AS_THEY_ARE, Derived, derive, sessions_of
 from ingest.sweeps import body_of
 from store.checks import CONFIRMATION_COLUMNS
@@ -187,7 +188,7 @@ def _observations(run: Run) -> Iterator[Fault]:
 
 def _is_changed(evidence: Event | Observation, number: int) -> bool:
     """Tell whether evidence is not what was numbered when it came. What was forgotten is not, and says so."""
-    return digest(evidence) != number and not is_forgotten(evidence)
+    return digest(evidence) != number and not is_rewritten(evidence, number)
 
 
 def _is_json(text: str) -> bool:
@@ -251,9 +252,8 @@ def _changed(held: Held) -> Iterator[str]:
             yield f"the {event.kind.name.lower()} at {event.at_ms} is no longer what came"
     for number, kept in ((row.digest, row.kept) for row in held.checks):
         asked_ms = kept.check.asked_ms
-        if _is_changed(
-            Observation("check", held.client_id, asked_ms, body_of(kept.answer, asked_ms)), number
-        ):
+        said = Observation("check", held.client_id, asked_ms, body_of(kept.answer, asked_ms))
+        if _is_changed(said, number) or (check_of(said) != kept.check and not is_rewritten(said, number)):
             yield f"the check asked at {asked_ms} is no longer what came"
 
 

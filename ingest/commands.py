@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 @click.option(
     "--asked-at",
     metavar="TIME",
-    help="When AWS was asked for results that do not say it themselves: now, ISO 8601 with a zone, or epoch s or ms."
+    help="When AWS was asked for results that do not say it themselves: now (the start of this command), ISO 8601 with"
+    " a zone, or epoch s or ms."
     " Without it a result counts as asked at the instant that it names, and proves no more than that.",
 )
 @redact_ingest_option

@@ -7,6 +7,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
 from select import select
@@ -131,8 +132,7 @@ def ingest_file(
             f"its path is longer than {MOST_TEXT_BYTES:,} bytes; change to its folder, and name it from there",
         )
     try:
-        source = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115 - closed below
-        with source:
+        with _opened(path) as source:
             records = decode_stream(chunks(source, count), now=clock, asked_ms=asked_ms, pauses=True)
             if redact is not None:
                 redacted = redact.record
@@ -151,11 +151,20 @@ def ingest_file(
     return total, fault
 
 
+def _opened(path: str) -> AbstractContextManager[BinaryIO]:
+    if path != "-":
+        return open(path, "rb")
+    if sys.stdin is None:
+        raise SourceError("Standard input is closed; pipe something into it, or name a file.")
+    return nullcontext(sys.stdin.buffer)
+
+
 class Batches:
     """Records cut into transactions: so many records, of so many clients, or so many bytes of what is unusual.
 
-    A None among them says that there is no more for now: what was read since the last is a transaction, an empty one
-    maybe; not of a recording, for more of the same moment may follow.
+    A None among them says that there is no more for now: what was read until then is a transaction, and an empty one
+    follows, at which what is written takes no time from what is read. What a recording learned last waits for another
+    None, for more of the same moment may follow.
 
     `broken` tells what is wrong with their source as a whole, once it was met.
     """
@@ -166,7 +175,7 @@ class Batches:
         self._records = records
         self._most = most
         self._most_bytes = most_bytes
-        self._ended = False
+        self._ended = self._paused = False
         self.broken: str | None = None
 
     def __iter__(self) -> Iterator[list[Record]]:
@@ -175,16 +184,22 @@ class Batches:
         most = min(FIRST, self._most)
         self._ended = False
         while not self._ended:
+            held, self._paused = (len(over) if self._paused else None), False
             with uncollected():
-                batch, over = self._taken(chain(over, records), most)
-            if batch or not self._ended:
+                batch, over = self._taken(chain(over, records), most, held)
+            if batch:
                 yield batch
-            most = min(2 * most, self._most)
+                most = min(2 * most, self._most)
+            if self._paused:
+                yield []
 
-    def _taken(self, records: Iterator[Record | None], most: int) -> tuple[list[Record], list[Record]]:
-        """Take `most` records or fewer, up to the end or a pause; and give back the one that was read for nothing.
+    def _taken(
+        self, records: Iterator[Record | None], most: int, held: int | None
+    ) -> tuple[list[Record], list[Record]]:
+        """Take `most` records or fewer, up to the end or a pause; and give back those that were read for nothing.
 
-        What was learned in one moment stays together, if it is not too much: half of it would be asked about, else.
+        What was learned in one moment stays together, if it is not too much: half of it would be asked about, else. So
+        many as `held` are what a pause gave back.
         """
         batch: list[Record] = []
         named: set[str | None] = set()
@@ -192,9 +207,9 @@ class Batches:
         moment = None
         for record in records:
             if record is None:
-                if batch and _moment(batch[-1]) is not None:
-                    continue
-                break
+                self._paused = True
+                end = len(batch) if len(batch) == held else _whole(batch)
+                return batch[:end], batch[end:]
             if len(batch) >= most and _moment(record) != moment:
                 return batch, [record]
             batch.append(record)
@@ -218,6 +233,15 @@ class Batches:
         else:
             self._ended = True
         return batch, []
+
+
+def _whole(batch: Sequence[Record]) -> int:
+    """Count the records before those of the moment that the last was learned in, all if nobody says when."""
+    end = len(batch)
+    moment = None if not batch else _moment(batch[-1])
+    while moment is not None and end and _moment(batch[end - 1]) == moment:
+        end -= 1
+    return end
 
 
 def _moment(record: Record) -> int | None:

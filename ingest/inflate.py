@@ -75,6 +75,9 @@ def _members(chunks: Iterable[bytes | Broken], most: int | None) -> Iterator[byt
         if isinstance(chunk, Broken):
             yield chunk
             return
+        if not chunk:  # the source pauses
+            yield chunk
+            continue
         data = held + chunk
         held = b""
         while True:

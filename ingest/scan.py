@@ -113,6 +113,7 @@ class Scanner:
                 break
             if not chunk:
                 self.paused = True
+                self.starved = len(parts) == 1  # what is there was walked
                 self.buffer = b"".join(parts)
                 return True
             parts.append(chunk)

@@ -47,7 +47,8 @@ TO_MS = (
     " ELSE least(coalesce(b.to_ms, g.to_ms), g.to_ms) END"
 )
 
-# What `asked` and `looked` give is taken once, not for every row: both are subqueries of some size.
+# What `asked` and `looked` give is taken once, not for every row: both are subqueries of some size. OFFSET 0 keeps the
+# planner from reading every transition to join it with all clients: it goes from client to client, each a seek.
 PERIODS_BETWEEN = f"""
     CREATE FUNCTION periods_between(since timestamptz, until timestamptz) RETURNS TABLE (
         realm text, client_id text, from_time timestamptz, from_ms bigint, to_time timestamptz, to_ms bigint,
@@ -55,7 +56,8 @@ PERIODS_BETWEEN = f"""
         not_after_ms bigint, last_known_state text, last_known_timestamp_ms bigint, last_known_reason text
     ) LANGUAGE sql STABLE AS $body$
     WITH asked AS MATERIALIZED (
-        SELECT asked_ms(since) AS from_ms, asked_ms(until) AS to_ms, (SELECT h.from_ms FROM horizon h) AS horizon_ms
+        SELECT asked_ms(since) AS from_ms, asked_ms(until + interval '999 microseconds') AS to_ms,
+            (SELECT h.from_ms FROM horizon h) AS horizon_ms
     ), looked AS MATERIALIZED (
         SELECT g.from_ms, g.to_ms, g.watched FROM watching g
     )
@@ -72,10 +74,14 @@ PERIODS_BETWEEN = f"""
         CASE WHEN p.state <> s.state THEN w.text END
     FROM asked a CROSS JOIN realms m JOIN clients c ON c.realm_no = m.realm_no
     CROSS JOIN LATERAL (
-        SELECT * FROM stretches x WHERE x.client_no = c.client_no AND x.at_ms < a.to_ms AND x.at_ms >= coalesce((
+        SELECT coalesce((
             SELECT max(t.at_ms) FROM transitions t
             WHERE t.client_no = c.client_no AND t.superseded_at IS NULL AND t.at_ms <= a.from_ms
-        ), -{OPEN})
+        ), -{OPEN}) AS at_ms OFFSET 0
+    ) l
+    CROSS JOIN LATERAL (
+        SELECT * FROM stretches x
+        WHERE x.client_no = c.client_no AND x.at_ms >= l.at_ms AND x.at_ms < a.to_ms OFFSET 0
     ) s
     LEFT JOIN texts w ON w.text_no = s.reason_no
     CROSS JOIN LATERAL (
@@ -107,7 +113,9 @@ CONNECTIVITY_AT = """
     SELECT p.realm, p.client_id, p.state, to_timestamp(0.001 * p.timestamp_ms), p.timestamp_ms, p.disconnect_reason,
         p.certainty, p.not_before_ms,
         CASE WHEN p.certainty = 'inferred' THEN t.at_ms ELSE p.not_after_ms END, p.last_known_state
-    FROM told t CROSS JOIN periods_between(asked, asked + interval '1 millisecond') p
+    FROM told t CROSS JOIN periods_between(
+        date_trunc('milliseconds', asked), date_trunc('milliseconds', asked) + interval '1 millisecond'
+    ) p
     $body$
 """
 

@@ -208,8 +208,10 @@ def test_what_was_learned_in_one_moment_is_not_cut_in_two() -> None:
 def test_a_pause_ends_a_batch_but_not_in_the_midst_of_what_a_recording_learned_in_one_moment() -> None:
     live = [learned(connect(T0 + n, session=f"s{n}")) for n in range(3)]
     recorded = [learned(connect(T0 + n, session=f"s{n}"), NOW) for n in range(2)]
-    told = [live[0], None, None, live[1], live[2], None, recorded[0], None, recorded[1]]
-    assert list(Batches(told)) == [live[:1], [], live[1:], recorded]
+    told = [live[0], None, None, live[1], live[2], None, recorded[0], None, recorded[1], None]
+    assert list(Batches(told)) == [live[:1], [], [], live[1:], [], [], [], recorded]
+    told = [live[0], recorded[0], recorded[1], None, None, *live[1:]]
+    assert list(Batches(told)) == [live[:1], [], recorded, [], live[1:]]
 
 
 def hurried(events: Sequence[Event]) -> list[list[Learned]]:

@@ -16,7 +16,7 @@ from queries.history import open_history
 from store.clock import system_clock
 from store.engine import open_writer, parse_url
 from store.model import Learned, Rejected
-from tests.contract.test_commands import SAMPLE, Run, on_any, run
+from tests.contract.test_commands import SAMPLE, Run, execute, ndjson, on_any, run
 
 __all__ = ["on_any", "run"]  # fixtures
 
@@ -132,6 +132,53 @@ def test_what_others_say_of_it_is_said_of_another_name_and_is_still_there(
     exported = run("export", "evidence").out
     assert "behind forgotten-" in exported
     assert '"room":"south"' in exported
+
+
+def test_what_was_rewritten_is_no_fault_and_what_somebody_changed_then_is(
+    run: Run, store_url: str, tmp_path: Path
+) -> None:
+    """Nothing in some of it tells any more that it ever spoke of the device."""
+    api = {"api": "GetThingConnectivityData", "askedAt": DAY + 30_000}
+    answer = {"thingName": "sensor-1", "connected": False}
+    told = [
+        *(
+            event(DAY + n, "connected", f"o{n}", clientId=f"sensor-{n}", thingName=f"sensor-{n}")
+            for n in (1, 2)
+        ),
+        {"check": {**api, "response": {**answer, "attributes": {"by": "boiler-99"}}}},
+        {"check": {**api, "response": {**answer, "thingName": "sensor-2", "disconnectReason": "boiler-99"}}},
+        {"check": {**api, "askedAt": DAY + 60_000, "error": "boiler-99 is away"}},
+        {
+            "eventType": "THING_TYPE_EVENT",
+            "operation": "CREATED",
+            "timestamp": DAY,
+            "thingTypeName": "boiler-99",
+        },
+    ]
+    assert run("ingest", ndjson(tmp_path / "others", told)).code == 0
+    ingest_device(run, tmp_path)
+    assert run("db", "check").code == 0
+    assert run("forget", "boiler-99", "--yes", "--json").objects[0]["checks"] >= 3
+    assert "boiler-99" not in holdings(store_url)
+    done = run("db", "check")
+    assert done.code == 0, done.out
+    execute(
+        store_url, "UPDATE evidence SET ip_no = principal_no WHERE ip_no IS NULL AND principal_no IS NOT NULL"
+    )
+    assert {one["kind"] for one in run("db", "check", "--json").objects} == {"evidence-changed"}
+
+
+@pytest.mark.parametrize("name", ["NONE", "DUPLICATE_CLIENTID"])
+def test_a_device_called_like_a_reason_leaves_the_reason(
+    run: Run, store_url: str, tmp_path: Path, name: str
+) -> None:
+    assert run("ingest", SAMPLE).code == 0
+    told = [event(DAY, "disconnected", "s1", clientId=name, thingName=name, disconnectReason=name)]
+    assert run("ingest", ndjson(tmp_path / "told", told)).code == 0
+    before = timelines(store_url)
+    assert run("forget", name, "--yes").code == 0
+    assert timelines(store_url) == before
+    assert run("db", "check").code == 0
 
 
 def test_what_comes_later_begins_anew_under_the_real_name(run: Run, store_url: str, tmp_path: Path) -> None:

@@ -288,6 +288,52 @@ def test_what_comes_through_a_pipe_is_answerable_soon_though_more_may_come(store
     assert held(store_url) == 2_000
 
 
+def test_a_pipe_that_stalls_keeps_nobody_from_writing(store_url: str) -> None:
+    """Late events make it look into the store, and a recording may go on with the moment that it stopped in."""
+    told = lines(range(200))
+    recorded = [f'{{"knownAt": 1793500000000, "event": {line.strip()}}}\n' for line in told[100:]]
+    with subprocess.Popen(
+        [*COMMAND, "ingest", "-", "--store", store_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as ingesting:
+        assert ingesting.stdin is not None
+        until_s = time.monotonic() + 60
+        sent = 0
+        for part in ([*told[50:100], *told[:50]], recorded):
+            for line in part:
+                ingesting.stdin.write(line.encode())
+            ingesting.stdin.flush()
+            sent += len(part)
+            while held(store_url) < sent:
+                assert time.monotonic() < until_s
+                time.sleep(0.05)
+            window = ("--from", "2026-10-01T00:00:00Z", "--to", "2026-10-02T00:00:00Z")
+            assert here("annotate", "--all", *window, "--ticket", "T-1", "--store", store_url) == 0
+        out, _ = ingesting.communicate(timeout=60)
+    assert (ingesting.returncode, out[:11]) == (0, b"200 records")
+
+
+def test_no_standard_input_and_the_same_twice_are_told(tmp_path: Path) -> None:
+    store = str(tmp_path / "store.db")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, "ingest", "-", "--store", store],
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, said(done.stderr.decode())[:35]) == (4, "thingline: Standard input is closed"), (
+        done
+    )
+    done = subprocess.run(
+        [*COMMAND, "ingest", "-", "-", "--store", store],
+        input="".join(lines(range(3))).encode(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.startswith(b"3 records"), done
+    assert b"thingline: -: it is empty" in done.stderr
+
+
 # --- A copy that cannot be written --------------------------------------------------------------------------
 
 

@@ -7,12 +7,14 @@ import gzip
 import hashlib
 import json
 import random
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from ingest.decode import FAR_FUTURE_MS, decode_message, decode_stream, recording_line, to_json
+from ingest.scan import Found, Scanner
 from store.model import MOST_TEXT_BYTES, Event, Kind, Learned, Observation, Rejected, Watch
 from tests.wire import wire
 
@@ -113,6 +115,30 @@ def test_nothing_comes_of_an_empty_file() -> None:
     assert [decode(data) for data in (b"", b"\n \r\n", b"\xef\xbb\xbf", b"[]", gzip.compress(b""))] == [
         []
     ] * 5
+
+
+def test_a_pause_follows_what_stood_before_it_in_gzip_as_well() -> None:
+    def kinds(pieces: list[bytes]) -> list[str]:
+        return [type(each).__name__ for each in decode_stream(pieces, now=now, pauses=True)]
+
+    whole = zlib.compressobj(wbits=31)
+    told = [json.dumps(event(timestamp=NOW_MS + n)).encode() + b"\n" for n in range(3)]
+    chunks = [part for line in told for part in (whole.compress(line) + whole.flush(zlib.Z_SYNC_FLUSH), b"")]
+    assert kinds(chunks) == ["Learned", "NoneType"] * 3 + ["Rejected"]  # its end is missing
+    assert kinds([part for line in told for part in (line[:9], b"", line[9:], b"")]) == (
+        ["NoneType", "Learned", "NoneType"] * 3
+    )
+
+
+def test_what_a_pause_finds_walked_is_not_walked_again() -> None:
+    scanner = Scanner([b'{"a":[' + b"[1]," * 100_000, b"", b"1]}", b""])
+    assert scanner.fill()
+    assert list(scanner.walk()) == []
+    assert scanner.fill()
+    assert (scanner.paused, scanner.starved) == (True, True)
+    assert scanner.fill()
+    assert (scanner.paused, scanner.starved) == (True, False)
+    assert [found.position for found in scanner.walk() if isinstance(found, Found)] == [0]
 
 
 def test_envelopes_go_four_deep_and_no_deeper() -> None:
