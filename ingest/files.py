@@ -26,8 +26,8 @@ Record = Learned | Rejected
 # Records a transaction. Many, for a transaction writes pages of every client that it touches, however little it says of
 # each; fewer at first, so that there is soon one to write. Three are held at once: one in writing, one folded, one
 # being read.
-BATCH, FIRST = 40_000, 10_000
-BATCH_CLIENTS = 10_000  # ... and clients that they speak of, the end of whose histories is held in memory
+BATCH, FIRST = 25_000, 10_000
+BATCH_CLIENTS = 8_000  # ... and clients that they speak of, the end of whose histories is held in memory
 BATCH_BYTES = 8 << 20  # ... and bytes of what has no column of its own, so that giants do not fill the memory
 _TOGETHER = 10  # a part: so many more may be of the moment of learning that the last of them was learned in
 _CHUNK = 1 << 20
@@ -224,7 +224,7 @@ class Batches:
             elif isinstance(record.evidence, Observation):
                 named.add(record.evidence.subject)
                 heavy += len(record.evidence.body)
-            if len(batch) == most + self._most // _TOGETHER or heavy > self._most_bytes:
+            if len(batch) == most + most // _TOGETHER or heavy > self._most_bytes:
                 break
             if len(batch) == most or (len(named) == BATCH_CLIENTS and len(batch) < most):
                 most, moment = len(batch), _moment(record)

@@ -7,6 +7,7 @@ mind reach, and makes the rows. Writes nothing but what is folded already, where
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Folding:
         self._steps: dict[str, list[Step]] = {}  # by client id; ascending
         self._asks: dict[str, list[Ask]] = {}
         self._others: list[Other] = []
+        self._goes_on = False
 
     def ready(self) -> Ready:
         """Give the rows. May be called once."""
@@ -97,13 +99,15 @@ class Folding:
                 self._put_ahead(self._ahead, touched)
                 touched = []
         counts.events = len(evidence)
-        counts.ignored = sum(row[3] > Kind.DISCONNECTED for row in evidence)
+        kinds = Counter(map(_kind, evidence))
+        counts.ignored = len(evidence) - kinds[Kind.CONNECTED] - kinds[Kind.DISCONNECTED]
         ready = Ready(
             counts=counts,
             codes=self._codes,
             mark=batch.mark,
             mark_after=moments.mark(),
             claims=batch.claims,
+            goes_on=self._goes_on,
             source_no=batch.source_no,
             position=batch.items[-1].position if batch.items else 0,
             evidence=evidence,
@@ -137,6 +141,8 @@ class Folding:
             if own_ms != was_ms:
                 was_ms = own_ms
                 known_at, claimed_at = moments.of(own_ms)
+                if known_at == self._batch.mark.last_known_at:
+                    self._goes_on = True
             if type(evidence) is Event:
                 rows.append(row_of(evidence, known_at, claimed_at))
                 of_client = steps.get(evidence.client_id)
@@ -277,3 +283,4 @@ def _client_rows(clients: Iterable[Client]) -> list[Values]:
 
 
 _by_time = itemgetter(0, 1)
+_kind = itemgetter(3)

@@ -14,7 +14,7 @@ from ingest.client import Client, resumed, trim
 from store.model import Session
 
 AT_HAND = 8_000  # clients
-PACKED = 120_000  # ... some 500 bytes each
+PACKED = 80_000  # ... some 600 bytes each
 
 
 class _Packed(msgspec.Struct, array_like=True, gc=False):

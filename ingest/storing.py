@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from operator import itemgetter
+from operator import countOf, itemgetter
 from typing import Any
 
 from ingest.counts import Counts
@@ -38,6 +38,7 @@ class Ready:
     mark: Mark  # that the transaction before left behind
     mark_after: Mark
     claims: bool  # the batch says itself when some of it was learned
+    goes_on: bool  # with the step that the transaction before ended in
     source_no: int
     position: int  # of the last record, in its source
     clients: list[Values] = field(default_factory=list)
@@ -61,7 +62,6 @@ class Ready:
     @property
     def is_bulk(self) -> bool:
         """Tell whether a statement a table writes it all, so that the interpreter is free meanwhile."""
-        begun_at = self.mark.last_known_at
         return not (
             self.observations
             or self.watches
@@ -73,7 +73,7 @@ class Ready:
             or self.repeated
             or self.superseded_proofs
             or self.proofs
-            or any(row[3] == begun_at for row in self.transitions)
+            or self.goes_on
         )
 
 
@@ -144,16 +144,16 @@ def _put_transitions(rows: Rows, ready: Ready) -> None:
     recording was cut into batches never shows.
     """
     begun_at, added = ready.mark.last_known_at, ready.transitions
-    begun = [row for row in ready.superseded if row[0] == begun_at]
-    if begun or any(row[3] == begun_at for row in added):
-        rows.unsay(begun)
+    if ready.goes_on:
+        rows.unsay([row for row in ready.superseded if row[0] == begun_at])
         rows.supersede(ready.superseded)
         added = [row for row in added if row[3] != begun_at or not rows.revive(tuple(row), begun_at)]
     else:
         rows.supersede(ready.superseded)
     rows.put_transitions(added)
     ready.counts.transitions += len(added)
-    ready.counts.corrections += len(ready.superseded) + sum(row[4] is not None for row in added)
+    current = countOf(map(_superseded_at, added), None)
+    ready.counts.corrections += len(ready.superseded) + len(added) - current
 
 
 def session_rows(
@@ -178,3 +178,4 @@ def session_rows(
 
 
 by_place = itemgetter(0, 1, 2)
+_superseded_at = itemgetter(4)

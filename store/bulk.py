@@ -63,8 +63,8 @@ class SqliteInsert:
         self._insert = f"{insert} ({columns})"
         self._then = then
         self._coded = coded
-        self._mostly_alike = [(self._columns.index(column), column) for column in mostly_alike]
-        self._statements: dict[tuple[str, ...], str] = {}
+        self._mostly_alike = [self._columns.index(column) for column in mostly_alike]
+        self._statements: dict[tuple[int, ...], str] = {}
 
     def run(self, db: sqlite3.Connection, rows: Sequence[Sequence[Any]], codes: Codes | None = None) -> int:
         """Insert rows, in their order; gives how many it changed."""
@@ -73,24 +73,28 @@ class SqliteInsert:
     def packed(self, rows: Sequence[Sequence[Any]], codes: Codes | None = None) -> Packed:
         """Make the statement and its values, of at least one row: another process may run it."""
         blob = codes.blob if isinstance(codes, SqliteCodes) else b""
-        alike = {
-            column: rows[0][at]
-            for at, column in self._mostly_alike
-            if len(set(map(itemgetter(at), rows))) == 1
-        }
-        statement = self._statements.get(tuple(alike))
+        alike = self._alike(rows)
+        statement = self._statements.get(alike)
         if statement is None:
-            statement = self._statements[tuple(alike)] = self._statement(list(alike))
-        varying = [at for at, column in enumerate(self._columns) if column not in alike]
+            statement = self._statements[alike] = self._statement(alike)
+        varying = [at for at in range(len(self._columns)) if at not in alike]
         text = json_rows(list(map(itemgetter(*varying), rows)))
-        return statement, (text, bytes(blob), *alike.values())
+        return statement, (text, bytes(blob), *(rows[0][at] for at in alike))
 
-    def _statement(self, alike: list[str]) -> str:
+    def _alike(self, rows: Sequence[Sequence[Any]]) -> tuple[int, ...]:
+        """List the columns that are alike throughout, of those that mostly are."""
+        first, last = rows[0], rows[-1]
+        found = tuple(at for at in self._mostly_alike if first[at] == last[at])
+        if not found or len(set(map(itemgetter(*found, found[0]), rows))) == 1:
+            return found
+        return tuple(at for at in found if len(set(map(itemgetter(at), rows))) == 1)
+
+    def _statement(self, alike: tuple[int, ...]) -> str:
         parts: list[str] = []
         index = 0
-        for column in self._columns:
-            if column in alike:
-                parts.append(f"?{3 + alike.index(column)}")
+        for at, column in enumerate(self._columns):
+            if at in alike:
+                parts.append(f"?{3 + alike.index(at)}")
                 continue
             part = member(index)
             index += 1

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _MANY = 20_000  # objects that a search right after the work would notice
-_MOST_UNSEEN = 5_000_000  # ... that were made since the last search, at most, so that cycles do not pile up
+_MOST_UNSEEN = 20_000_000  # ... that were made since the last search, at most, so that cycles do not pile up
 
 _unseen = 0
 
