@@ -187,8 +187,9 @@ def test_one_client_costs_seeks(store_url: str, rng: random.Random) -> None:
 
 def test_an_instant_costs_seeks_whatever_is_behind_it(store_url: str, rng: random.Random) -> None:
     """Of SQLite where the realm is named, or its planner knows of no single client; of PostgreSQL by its functions."""
-    ingest(store_url, [learned(in_turn(rng, histories(rng, 2_000)))])
-    if store_url.startswith("sqlite"):
+    is_sqlite = store_url.startswith("sqlite")
+    ingest(store_url, [learned(in_turn(rng, histories(rng, 5 if is_sqlite else 2_000)))])
+    if is_sqlite:
         query = "SELECT * FROM timeline WHERE realm = 'default' AND client_id = 'client-7' AND at_ms <= 1790000000000"
         ordered = f"EXPLAIN QUERY PLAN {query} ORDER BY at_ms DESC, seq DESC LIMIT 1"
         plan = [row[3] for row in rows(store_url, ordered)]
