@@ -163,8 +163,8 @@ class Batches:
     """Records cut into transactions: so many records, of so many clients, or so many bytes of what is unusual.
 
     A None among them says that there is no more for now: what was read until then is a transaction, and an empty one
-    follows, at which what is written takes no time from what is read. What a recording learned last waits for another
-    None, for more of the same moment may follow.
+    follows, so that whoever writes need not wait for more to end what was begun. What a recording learned last waits
+    for another None, for more of the same moment may follow.
 
     `broken` tells what is wrong with their source as a whole, once it was met.
     """
