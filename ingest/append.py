@@ -24,10 +24,10 @@ from store.model import (
     Kind,
     Session,
     Transition,
+    new_tuple,
 )
 
 _CONNECTED, _DISCONNECTED = Kind.CONNECTED, Kind.DISCONNECTED
-_new = tuple.__new__  # a third of the price of calling the named tuple's class
 
 
 def append(client: Client, events: Iterable[Event], history: History, folded: Folded) -> list[Event]:
@@ -57,8 +57,8 @@ def append(client: Client, events: Iterable[Event], history: History, folded: Fo
             if not session_id or at_ms <= newest_ms:
                 rest.append(event)
                 continue
-            session = _new(Session, (session_id, version, at_ms, None, None))
-            placed = _new(Placed, (session, at_ms, None, None, None))
+            session = new_tuple(Session, (session_id, version, at_ms, None, None))
+            placed = new_tuple(Placed, (session, at_ms, None, None, None))
             if last is None or before is None:
                 if not begins or (client.first_ms is not None and at_ms <= client.first_ms):
                     rest.append(event)
@@ -104,8 +104,8 @@ def append(client: Client, events: Iterable[Event], history: History, folded: Fo
                 ):
                     rest.append(event)
                 continue
-            ended = _new(Session, (held.session_id, version, held.connect_ms, at_ms, reason))
-            placed = _new(Placed, (ended, before.start_ms, at_ms, None, None))
+            ended = new_tuple(Session, (held.session_id, version, held.connect_ms, at_ms, reason))
+            placed = new_tuple(Placed, (ended, before.start_ms, at_ms, None, None))
             new = following = link(placed, None)
         kept = len(old)
         if kept and new[:kept] != old:
@@ -115,7 +115,7 @@ def append(client: Client, events: Iterable[Event], history: History, folded: Fo
             net(folded.removed, folded.added, [], [Row(row.at_ms, 0, row) for row in new[kept:]])
         else:
             for row in new[kept:]:
-                folded.added.append(_new(Row, (row.at_ms, 0, row)))
+                folded.added.append(new_tuple(Row, (row.at_ms, 0, row)))
         before, old = placed, following
         last = client.last = placed.session
         client.newest, client.tip = new[-1], (before, old)

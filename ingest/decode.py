@@ -30,7 +30,17 @@ from ingest.refusal import Unreadable, rejected
 from ingest.scan import Found, Scanner
 from ingest.stamps import END_MS, FAR_FUTURE_MS, FIRST_MS
 from ingest.syntax import RECORD_BYTES, parse, unbase64
-from store.model import EVENT_TYPES, MOST_TEXT_BYTES, Event, Kind, Learned, Observation, Rejected, Watch
+from store.model import (
+    EVENT_TYPES,
+    MOST_TEXT_BYTES,
+    Event,
+    Kind,
+    Learned,
+    Observation,
+    Rejected,
+    Watch,
+    new_tuple,
+)
 
 __all__ = [
     "FAR_FUTURE_MS",
@@ -80,7 +90,6 @@ _MOST_VERSION = 2**63
 _BACKSLASH = 0x5C
 _DISCONNECTED, _CONNECT_FAILED = Kind.DISCONNECTED, Kind.CONNECT_FAILED
 _members_of = msgspec.structs.astuple
-_new = tuple.__new__  # a third of the price of calling the named tuple's class
 
 
 @overload
@@ -182,10 +191,10 @@ def _quick(value: object, raw: bytes, position: int, latest_ms: int) -> Learned 
         or _BACKSLASH in raw  # an escaped NUL may be there
     ):
         return None
-    return _new(
+    return new_tuple(
         Learned,
         (
-            _new(
+            new_tuple(
                 Event, (client, kind, at_ms, session, version, reason, initiated, principal, ip, thing, None)
             ),
             position,

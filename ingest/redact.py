@@ -23,7 +23,7 @@ from ingest.members import CLIENT_NAMES, THING_ARN, TOPIC, TOPIC_NAMES, body_of,
 from ingest.refusal import Unreadable, rejected
 from ingest.stamps import END_MS
 from store.errors import UsageError
-from store.model import Event, Evidence, Learned, Observation, Rejected, Watch
+from store.model import Event, Evidence, Learned, Observation, Rejected, Watch, new_tuple
 
 __all__ = ["DROP", "HASH", "IP", "NAME", "NUMBER", "PRINCIPAL", "Redaction", "redaction", "rules_of"]
 
@@ -45,8 +45,6 @@ _TOLD = frozenset(
 # Members whose names are never a thing's, though one may be called so.
 _OURS = _TOLD | {"attributes", "connectivity", "error", "response", "sessionIdentifier", "things", "topics"}
 _NAMES = frozenset((*CLIENT_NAMES, "thingName"))
-
-_new = tuple.__new__  # a third of the price of calling the named tuple's class
 
 
 class Hashed:
@@ -158,7 +156,9 @@ class Redaction:
         """
         if type(record) is Learned:
             try:
-                return _new(Learned, (self.evidence(record.evidence), record.position, record.known_at_ms))
+                return new_tuple(
+                    Learned, (self.evidence(record.evidence), record.position, record.known_at_ms)
+                )
             except Unreadable as error:
                 whole = json.dumps(to_json(record.evidence), separators=(",", ":")).encode("ascii")
                 record = rejected(error.reason, error.detail, whole, record.position)
@@ -203,7 +203,7 @@ class Redaction:
             thing = None if thing is None else self._renamed(thing)
         principal = None if principal is None else self._principal(principal)
         ip = None if ip is None else self._ip(ip)
-        return _new(
+        return new_tuple(
             Event,
             (client_id, kind, at_ms, session_id, version, reason, initiated, principal, ip, thing, None),
         )

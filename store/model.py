@@ -17,6 +17,9 @@ HOUR_MS = 60 * MINUTE_MS
 
 LAG_MS = 10 * SECOND_MS  # an index may be this far behind its broker
 
+# Makes a named tuple of all its members, on hot paths: a third of the price of calling its class.
+new_tuple = tuple.__new__
+
 DUPLICATE_CLIENTID = "DUPLICATE_CLIENTID"
 
 DEFAULT_REALM = "default"

@@ -212,6 +212,8 @@ def test_a_pause_ends_a_batch_but_not_in_the_midst_of_what_a_recording_learned_i
     assert list(Batches(told)) == [live[:1], [], [], live[1:], [], [], [], recorded]
     told = [live[0], recorded[0], recorded[1], None, None, *live[1:]]
     assert list(Batches(told)) == [live[:1], [], recorded, [], live[1:]]
+    told = [None, None, *([live[0]] * (FIRST + 5))]  # a pause is no batch: the first is no longer for it
+    assert [len(batch) for batch in Batches(told)] == [0, 0, FIRST, 5]
 
 
 def hurried(events: Sequence[Event]) -> list[list[Learned]]:

@@ -96,6 +96,7 @@ def test_rules_that_are_gone_are_brought_back(sampled: Run, store_url: str) -> N
         ('UPDATE evidence SET extra = \'{{"eventReason":"x"}}\' WHERE client_no = {client}', 2),
         ("UPDATE evidence SET principal_no = reason_no WHERE kind = 2 AND client_no = {client}", 1),
         ("UPDATE checks SET answer = replace(answer, 'whatever', 'else')", 1),
+        ("UPDATE checks SET reason_no = (SELECT min(text_no) FROM texts)", 1),
         ("UPDATE observations SET body = replace(body, 'ghost', 'other')", 1),
     ],
 )

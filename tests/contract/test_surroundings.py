@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -260,26 +261,33 @@ def test_a_second_writer_is_turned_away_at_once_and_the_first_goes_on(
 # --- A source that trickles ---------------------------------------------------------------------------------
 
 
-def test_what_comes_through_a_pipe_is_answerable_soon_though_more_may_come(store_url: str) -> None:
-    """Neither a pause nor an end is waited for: a line at a time, more often than a source is said to pause."""
-    told = lines(range(2_000))
+@contextmanager
+def piped(store_url: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Ingest what comes through a pipe, which is given as well."""
     with subprocess.Popen(
         [*COMMAND, "ingest", "-", "--store", store_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as ingesting:
         assert ingesting.stdin is not None
+        yield ingesting, ingesting.stdin
+
+
+def test_what_comes_through_a_pipe_is_answerable_soon_though_more_may_come(store_url: str) -> None:
+    """Neither a pause nor an end is waited for: a line at a time, more often than a source is said to pause."""
+    told = lines(range(2_000))
+    with piped(store_url) as (ingesting, pipe):
         until_s = time.monotonic() + 60
         written = 0
         while held(store_url) < 10:
             assert ingesting.poll() is None
             assert time.monotonic() < until_s
             if written < len(told):
-                ingesting.stdin.write(told[written].encode())
-                ingesting.stdin.flush()
+                pipe.write(told[written].encode())
+                pipe.flush()
                 written += 1
             time.sleep(0.01)
         seen = held(store_url)
-        ingesting.stdin.write(told[written].encode().rstrip())  # as much of a line as says all
-        ingesting.stdin.flush()
+        pipe.write(told[written].encode().rstrip())  # as much of a line as says all
+        pipe.flush()
         while held(store_url) <= max(seen, written):
             assert time.monotonic() < until_s
             time.sleep(0.01)
@@ -292,16 +300,13 @@ def test_a_pipe_that_stalls_keeps_nobody_from_writing(store_url: str) -> None:
     """Late events make it look into the store, and a recording may go on with the moment that it stopped in."""
     told = lines(range(200))
     recorded = [f'{{"knownAt": 1793500000000, "event": {line.strip()}}}\n' for line in told[100:]]
-    with subprocess.Popen(
-        [*COMMAND, "ingest", "-", "--store", store_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as ingesting:
-        assert ingesting.stdin is not None
+    with piped(store_url) as (ingesting, pipe):
         until_s = time.monotonic() + 60
         sent = 0
         for part in ([*told[50:100], *told[:50]], recorded):
             for line in part:
-                ingesting.stdin.write(line.encode())
-            ingesting.stdin.flush()
+                pipe.write(line.encode())
+            pipe.flush()
             sent += len(part)
             while held(store_url) < sent:
                 assert time.monotonic() < until_s
